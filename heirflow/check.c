@@ -1,0 +1,3 @@
+#include "check.h"
+
+typedef int check_is_empty;

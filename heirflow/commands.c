@@ -1,0 +1,3 @@
+#include "commands.h"
+
+typedef int commands_is_empty;

@@ -1,0 +1,3 @@
+#include "config.h"
+
+typedef int config_is_empty;

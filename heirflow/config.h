@@ -1,0 +1,63 @@
+/* The configuration: flag > environment > file > default, validated whole before anything else happens. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "log.h"
+#include "succession.h"
+
+struct config {
+    const char *path;             /* file that was read, NULL for none */
+    const char *group;            /* default "scheduler"; 1 to 128 characters, no control characters or spaces */
+    const char *node;             /* default: the host name; 1 to 255 characters, no control characters or spaces */
+    const char *postgres;         /* libpq connection string or URI; default "dbname=heirflow" */
+    const char *schema;           /* default "heirflow" */
+    struct {
+        const char **urls;        /* empty: no news is published */
+        size_t url_count;
+        const char *exchange;     /* default "heirflow.news" */
+    } rabbitmq;
+    int64_t lease_ms;             /* default 6000; founds a new group, later ones adopt the group's */
+    int64_t heartbeat_ms;         /* 0: a sixth of the lease in force */
+    struct {
+        const char **command;     /* argv, NULL-terminated; NULL if none is configured */
+        json_t *environment;      /* object of strings, or NULL */
+        const char *directory;    /* NULL: the wrapper's own */
+        const char *user;         /* NULL: the wrapper's own */
+        const char *output;       /* "inherit" or an absolute path, appended to */
+        int64_t stop_timeout_ms;  /* default 30000 */
+        int64_t fence_grace_ms;   /* 0: half of the lease in force */
+        struct {
+            int64_t limit;        /* default 3 restarts within the window, then abdication */
+            int64_t window_ms;    /* default 60000 */
+            int64_t backoff_ms;   /* default 500, doubled by each restart within the window */
+        } restart;
+    } scheduler;
+    const char *run_directory;    /* never NULL after config_load */
+    bool no_heir;                 /* watch and relay, never lead */
+    struct {
+        enum log_level level;
+        enum log_format format;
+    } log;
+};
+
+/* What the command line said. */
+struct config_flags {
+    const char *path, *group, *node; /* NULL: not given */
+    char **command;                  /* NULL-terminated argv after `--`, or NULL */
+};
+
+/* Reads file, environment and flags and validates all of it, the timings by succession_timing_fault. Errors name key, line (of a file) and remedy, and have exit
+ * code EXIT_CODE_USAGE; secrets are never part of a text. On success *ret_config is owned by the caller. */
+bool config_load(const struct config_flags *flags, struct config **ret_config, struct error *error);
+void config_free(struct config *config);
+
+/* Worst-case time without a scheduler after the loss of a whole node, under this lease: lease + 2 heartbeats. */
+int64_t config_worst_gap_ms(const struct config *config, int64_t lease_ms);
+
+/* What the protocol needs to know of it. */
+struct succession_settings config_succession(const struct config *config);

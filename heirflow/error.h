@@ -1,0 +1,28 @@
+/* One error text that grows on its way up: each level puts in front what it was doing. */
+#pragma once
+
+#include <stdbool.h>
+
+struct error {
+    bool retryable;  /* the same call may succeed later without anyone changing anything */
+    int exit_code;   /* one of enum exit_code, for main.c */
+    char text[1024];
+};
+
+enum exit_code {
+    EXIT_CODE_OK = 0,
+    EXIT_CODE_NEGATIVE = 1,  /* a negative answer, e.g. `check` found a fault */
+    EXIT_CODE_USAGE = 2,     /* usage or configuration */
+    EXIT_CODE_DATABASE = 3,  /* database unreachable or refused */
+    EXIT_CODE_BROKER = 4,
+};
+
+/* Sets the text (printf style; control characters become '?') and always returns false, so that a failing function can
+ * `return error_set(...)`. `error` may not be NULL. */
+bool error_set(struct error *error, enum exit_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* As error_set, for failures that may pass. */
+bool error_set_retryable(struct error *error, enum exit_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts "what: " in front of the text; returns false. */
+bool error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

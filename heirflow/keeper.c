@@ -1,0 +1,3 @@
+#include "keeper.h"
+
+typedef int keeper_is_empty;

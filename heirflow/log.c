@@ -1,0 +1,92 @@
+/* Owns the form of a log line; never decides what is worth one. */
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "cleanup.h"
+
+static enum log_level least_level = LOG_INFO;
+static enum log_format chosen_format = LOG_TEXT;
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+void log_init(enum log_level level, enum log_format format)
+{
+    least_level = level;
+    chosen_format = format;
+}
+
+static void format_time(char *buffer, size_t size)
+{
+    struct timespec now;
+    struct tm utc;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t length = strftime(buffer, size, "%Y-%m-%dT%H:%M:%S", &utc);
+    (void)snprintf(buffer + length, size - length, ".%03ldZ", now.tv_nsec / 1000000);
+}
+
+static void print_value(FILE *line, json_t *value)
+{
+    const char *text = json_string_value(value);
+    bool plain = text && *text && !strpbrk(text, " \"=\\");
+    for (const char *c = text; plain && *c; c++)
+        plain = (unsigned char)*c > ' ' && *c != 0x7f;
+    cleanup_free char *quoted = plain ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
+    fputs(plain ? text : quoted ? quoted : "?", line);
+}
+
+static void print_text(FILE *line, const char *time, enum log_level level, const char *event, json_t *fields)
+{
+    const char *key;
+    json_t *value;
+    fprintf(line, "%s %s %s", time, level_names[level], event);
+    json_object_foreach(fields, key, value) {
+        if (json_is_null(value))
+            continue;
+        fprintf(line, " %s=", key);
+        print_value(line, value);
+    }
+}
+
+static void print_json(FILE *line, const char *time, enum log_level level, const char *event, json_t *fields)
+{
+    cleanup_json json_t *object = json_pack("{s:s, s:s, s:s}", "time", time, "level", level_names[level], "event", event);
+    const char *key;
+    json_t *value;
+    json_object_foreach(fields, key, value) {
+        if (!json_is_null(value))
+            (void)json_object_set(object, key, value);
+    }
+    (void)json_dumpf(object, line, JSON_COMPACT);
+}
+
+void log_event(enum log_level level, const char *event, const char *pack, ...)
+{
+    if (level < least_level)
+        return;
+    cleanup_json json_t *fields = NULL;
+    if (pack) {
+        json_error_t ignored;
+        va_list arguments;
+        va_start(arguments, pack);
+        fields = json_vpack_ex(&ignored, 0, pack, arguments);
+        va_end(arguments);
+        if (!fields) /* text that is no UTF-8 must not cost the line */
+            fields = json_pack("{s:s}", "log", "fields are not valid UTF-8");
+    }
+    char time[32];
+    format_time(time, sizeof time);
+    cleanup_free char *text = NULL;
+    size_t size = 0;
+    FILE *line = open_memstream(&text, &size);
+    if (!line)
+        return;
+    (chosen_format == LOG_JSON ? print_json : print_text)(line, time, level, event, fields);
+    fputc('\n', line);
+    (void)fclose(line);
+    (void)!write(STDERR_FILENO, text, size); /* where standard error is gone there is nobody to tell */
+}

@@ -1,0 +1,3 @@
+#include "migrate.h"
+
+typedef int migrate_is_empty;

@@ -1,0 +1,3 @@
+#include "news.h"
+
+typedef int news_is_empty;

@@ -1,0 +1,3 @@
+#include "options.h"
+
+typedef int options_is_empty;

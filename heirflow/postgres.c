@@ -1,0 +1,3 @@
+#include "postgres.h"
+
+typedef int postgres_is_empty;

@@ -1,0 +1,3 @@
+#include "roster.h"
+
+typedef int roster_is_empty;

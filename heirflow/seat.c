@@ -1,0 +1,3 @@
+#include "seat.h"
+
+typedef int seat_is_empty;

@@ -1,0 +1,3 @@
+#include "succession.h"
+
+typedef int succession_is_empty;

@@ -1,0 +1,3 @@
+#include "tree.h"
+
+typedef int tree_is_empty;

@@ -1,0 +1,3 @@
+#include "wrapper.h"
+
+typedef int wrapper_is_empty;

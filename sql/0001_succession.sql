@@ -1,0 +1,677 @@
+-- The roster, the throne, the terms and the news, and the functions through which daemons use them.
+--
+-- `heirflow migrate` runs this file in one transaction with search_path set to the schema; every function pins that
+-- search_path. Lock order everywhere: throne, roster, news counter. A standby's heartbeat never locks the throne.
+-- Functions that judge take the lock in a statement of their own and read clock_timestamp() only after it.
+
+create sequence member_id;
+
+create table throne (
+    group_name      text primary key check (group_name <> ''),
+    member_id       bigint,                              -- the heir; null while the throne is vacant
+    incarnation     uuid,
+    term            bigint not null default 0,
+    beat            bigint not null default 0,           -- the heir's renewals within the term
+    lease_ms        integer not null check (lease_ms >= 100),
+    next_lease_ms   integer check (next_lease_ms >= 100),-- becomes the lease at the next accession
+    paused          boolean not null default false,
+    identity        text,                                -- server of the last accession; null in a new row, equal to none
+    renewed_at      timestamptz,                         -- for people and hints; decides nothing
+    last_seat       uuid,                                -- the one seat that may accede while paused
+    named_member_id bigint,                              -- successor named by an abdication
+    named_at        timestamptz,
+    request         text check (request in ('switchover', 'retire')),
+    request_target  text                                 -- node a switchover should go to, null for the eldest
+) with (fillfactor = 50);
+comment on table throne is 'one row per group: who may run its scheduler';
+
+create table roster (
+    group_name    text not null,
+    seat          uuid not null,                         -- one wrapper's run directory
+    generation    bigint not null,                       -- grows with every registration the seat intends
+    member_id     bigint not null default nextval('member_id'),
+    incarnation   uuid not null,
+    node          text not null,
+    address       text,
+    registered_at timestamptz not null,
+    seen_at       timestamptz not null,                  -- orders and purges standbys, never deposes
+    present       boolean not null default true,         -- false once it has left
+    lost          boolean not null default false,        -- its silence has been told as news
+    eligible      boolean not null,
+    self          jsonb not null,                        -- what the member says of itself
+    primary key (group_name, seat)
+) with (fillfactor = 50);
+comment on table roster is 'one row per seat; the oldest live registrant has the lowest member_id';
+
+create table retirement (
+    group_name text not null,
+    node       text not null,
+    retired_at timestamptz not null,
+    primary key (group_name, node)
+);
+comment on table retirement is 'nodes that an operator took out of the line; survives their restarts';
+
+create table terms (
+    group_name text not null,
+    term       bigint not null,
+    member_id  bigint not null,
+    node       text not null,
+    began_at   timestamptz not null,
+    ended_at   timestamptz,
+    ended_by   text check (ended_by in ('abdicated', 'superseded', 'deposed')),
+    reason     text,
+    primary key (group_name, term)
+);
+comment on column terms.ended_at is 'for a deposed heir presumed: its last renewal plus the lease';
+
+create table news_counter (
+    group_name text primary key,
+    last       bigint not null default 0
+) with (fillfactor = 50);
+comment on table news_counter is 'last sequence of each group; its row lock makes sequences gap-free and commits ordered';
+
+create table news (
+    group_name text not null,
+    sequence   bigint not null,
+    id         uuid not null default md5(random()::text || clock_timestamp()::text)::uuid,
+    event      text not null,
+    node       text not null,                            -- whom it is about
+    source     text not null,                            -- who tells it
+    term       bigint,
+    reason     text,
+    data       jsonb not null default '{}',
+    told_at    timestamptz not null default clock_timestamp(),
+    primary key (group_name, sequence)
+);
+create unique index news_id on news (id);
+
+create table relay (
+    group_name text primary key,
+    published  bigint not null default 0,                -- all news up to here have reached the broker
+    member_id  bigint,                                   -- who relays at present
+    claimed_at timestamptz
+) with (fillfactor = 50);
+
+-- ------------------------------------------------------------------------------------------------ helpers
+
+create function server_identity() returns text
+language plpgsql volatile security definer set search_path from current as $$
+begin
+    if pg_is_in_recovery() then
+        raise exception 'this server is a standby in recovery; Heirflow needs the primary'
+            using errcode = 'read_only_sql_transaction';
+    end if;
+    return (select system_identifier from pg_control_system())
+        || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+        || '/' || to_char(extract(epoch from pg_postmaster_start_time()), 'FM999999999999.000000');
+end $$;
+comment on function server_identity() is
+    'system identifier, timeline and start of the answering server; fails on a standby. Takes no lock.';
+
+create function commit_durably() returns void
+language plpgsql volatile set search_path from current as $$
+begin
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end $$;
+comment on function commit_durably() is 'the transaction''s commit waits for the disk and for a synchronous standby';
+
+create function wait_ms(t throne) returns integer
+language sql immutable as $$
+    select greatest(t.lease_ms, t.next_lease_ms)
+$$;
+comment on function wait_ms(throne) is 'how long everyone waits: the larger of the lease in force and the lease to come';
+
+create function is_live(r roster, t throne, at timestamptz) returns boolean
+language sql stable as $$
+    select r.present
+       and r.seen_at >= at - wait_ms(t) * interval '1 millisecond'
+       and r.seen_at <= at + wait_ms(t) / 3 * interval '1 millisecond'
+$$;
+
+create function is_retired(p_group text, p_node text) returns boolean
+language sql stable as $$
+    select exists (select from retirement where group_name = p_group and node = p_node)
+$$;
+
+create function may_lead(r roster, t throne, at timestamptz) returns boolean
+language sql stable as $$
+    select r.eligible and is_live(r, t, at) and r.member_id is distinct from t.member_id
+       and not is_retired(r.group_name, r.node)
+$$;
+comment on function may_lead(roster, throne, timestamptz) is 'live, eligible, not retired and not already the holder';
+
+create function tell(p_group text, p_event text, p_node text, p_source text, p_term bigint, p_reason text,
+                     p_data jsonb default '{}', p_id uuid default null) returns void
+language plpgsql volatile as $$
+declare
+    v_sequence bigint;
+begin
+    update news_counter set last = last + 1 where group_name = p_group returning last into v_sequence;
+    -- only under the counter's lock is it certain whether a repeated request has told this already
+    if p_id is not null and exists (select from news where id = p_id) then
+        update news_counter set last = last - 1 where group_name = p_group;
+        return;
+    end if;
+    insert into news (group_name, sequence, id, event, node, source, term, reason, data)
+    values (p_group, v_sequence, coalesce(p_id, md5(random()::text || clock_timestamp()::text)::uuid),
+            p_event, p_node, p_source, p_term, p_reason, coalesce(p_data, '{}'));
+    perform pg_notify('heirflow_news', p_group);
+end $$;
+comment on function tell(text, text, text, text, bigint, text, jsonb, uuid) is
+    'writes one event in the transaction of the change it tells; locks the group''s news counter. Once per id.';
+
+create function wake(p_group text, p_member bigint) returns void
+language sql volatile as $$
+    select pg_notify('heirflow_wake', json_build_object('group', p_group, 'member_id', p_member)::text)
+$$;
+comment on function wake(text, bigint) is 'a hint to one member to send its heartbeat now';
+
+create function vacate(p_group text, p_ended_by text, p_reason text, p_node text) returns text
+language plpgsql volatile as $$
+declare
+    t throne;
+    v_now timestamptz;
+    v_heir text;
+    v_successor roster;
+begin
+    select * into t from throne where group_name = p_group for update;
+    v_now := clock_timestamp();
+    update terms set ended_at = v_now, ended_by = p_ended_by, reason = p_reason
+     where group_name = p_group and term = t.term and ended_at is null
+     returning node into v_heir;
+    if not t.paused then
+        select r.* into v_successor from roster r
+         where r.group_name = p_group and may_lead(r, t, v_now)
+         order by r.node = t.request_target desc nulls last, r.member_id limit 1;
+    end if;
+    update throne
+       set member_id = null, incarnation = null, request = null, request_target = null,
+           named_member_id = v_successor.member_id, named_at = v_now
+     where group_name = p_group;
+    perform tell(p_group, 'abdicated', coalesce(v_heir, p_node), p_node, t.term, p_reason,
+                 jsonb_build_object('successor', v_successor.node));
+    perform wake(p_group, v_successor.member_id);
+    return v_successor.node;
+end $$;
+comment on function vacate(text, text, text, text) is
+    'ends the term, names the successor and wakes it; locks the throne. The caller has checked that the holder asks.';
+
+create function observe(p_group text, p_seat uuid, p_incarnation uuid) returns jsonb
+language plpgsql volatile as $$
+declare
+    t throne;
+    me roster;
+    heir roster;
+    v_now timestamptz := clock_timestamp();
+    v_identity text := server_identity();
+    v_rank bigint;
+    v_elders bigint;
+    v_named boolean;
+    v_heartbeat_ms bigint;
+    v_since_beat_ms bigint;
+begin
+    select * into t from throne where group_name = p_group;
+    select * into me from roster where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
+    select count(*) filter (where is_live(r, t, v_now) and r.member_id is distinct from t.member_id),
+           count(*) filter (where may_lead(r, t, v_now))
+      into v_rank, v_elders
+      from roster r where r.group_name = p_group and r.member_id < me.member_id;
+    v_named := t.member_id is null and exists (
+        select from roster r where r.group_name = p_group and r.member_id = t.named_member_id
+           and may_lead(r, t, v_now)
+           and v_now between t.named_at and t.named_at + t.lease_ms / 3 * interval '1 millisecond');
+    select * into heir from roster where group_name = p_group and member_id = t.member_id;
+    v_heartbeat_ms := greatest(coalesce((heir.self->>'heartbeat_ms')::bigint, t.lease_ms / 6), 1);
+    v_since_beat_ms := greatest(extract(epoch from v_now - t.renewed_at) * 1000, 0)::bigint;
+    return jsonb_build_object(
+        'identity', v_identity,
+        'home', t.identity is not distinct from v_identity and t.identity is not null,
+        'heir', t.member_id, 'heir_incarnation', t.incarnation, 'heir_node', heir.node,
+        'term', t.term, 'beat', t.beat,
+        'lease_ms', t.lease_ms, 'wait_ms', wait_ms(t), 'paused', t.paused,
+        'known', me.member_id is not null, 'member_id', me.member_id,
+        'retired', is_retired(p_group, me.node),
+        'rank', v_rank, 'eldest', v_elders = 0,
+        'named', v_named and t.named_member_id = me.member_id,
+        'held_back', v_named and t.named_member_id is distinct from me.member_id,
+        'last_seat', t.last_seat = p_seat,
+        'request', case when t.member_id = me.member_id and t.incarnation = me.incarnation then t.request end,
+        -- just after the heir's next expected beat, so that the observation of a lease starts as early as it can
+        'beat_in_ms', case when t.member_id is not null
+                      then v_heartbeat_ms - v_since_beat_ms % v_heartbeat_ms + 15 + least(v_rank * 3, v_heartbeat_ms / 3) end,
+        'unpublished', (select last from news_counter where group_name = p_group)
+                     - (select published from relay where group_name = p_group));
+end $$;
+comment on function observe(text, uuid, uuid) is 'the reply to every call: the throne as it stands and what it means to this member. Locks nothing.';
+
+-- ------------------------------------------------------------------------------------------------ members
+
+create function register(p_group text, p_seat uuid, p_generation bigint, p_incarnation uuid, p_node text,
+                         p_lease_ms integer, p_self jsonb) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    me roster;
+    v_now timestamptz;
+begin
+    perform server_identity();
+    perform commit_durably();
+    insert into throne (group_name, lease_ms) values (p_group, p_lease_ms) on conflict do nothing;
+    insert into news_counter (group_name) values (p_group) on conflict do nothing;
+    insert into relay (group_name) values (p_group) on conflict do nothing;
+    select * into t from throne where group_name = p_group for update;
+    v_now := clock_timestamp();
+    select * into me from roster where group_name = p_group and seat = p_seat;
+    if me.generation > p_generation or (me.generation = p_generation and not me.present) then
+        return observe(p_group, p_seat, p_incarnation) || '{"refused": "superseded"}';
+    end if;
+    if me.generation is distinct from p_generation then
+        if t.member_id = me.member_id and t.incarnation = me.incarnation then
+            perform vacate(p_group, 'superseded', 'restarted', me.node);
+        end if;
+        insert into roster (group_name, seat, generation, incarnation, node, address, registered_at, seen_at, eligible, self)
+        values (p_group, p_seat, p_generation, p_incarnation, p_node, host(inet_client_addr()), v_now, v_now,
+                coalesce((p_self->>'eligible')::boolean, true), p_self)
+        on conflict (group_name, seat) do update
+           set generation = excluded.generation, member_id = excluded.member_id, incarnation = excluded.incarnation,
+               node = excluded.node, address = excluded.address, registered_at = v_now, seen_at = v_now,
+               present = true, lost = false, eligible = excluded.eligible, self = excluded.self;
+        delete from roster r
+         where r.group_name = p_group and r.member_id is distinct from t.member_id
+           and r.seen_at < v_now - interval '1 day';
+        perform tell(p_group, 'registered', p_node, p_node, null, p_self->>'registered_because',
+                     jsonb_build_object('member_id', (select member_id from roster where group_name = p_group and seat = p_seat)));
+        me.incarnation := p_incarnation;
+    end if;
+    return observe(p_group, p_seat, me.incarnation) || jsonb_build_object('incarnation', me.incarnation);
+end $$;
+comment on function register(text, uuid, bigint, uuid, text, integer, jsonb) is
+    'puts the seat at the end of the line, superseding its former registrant; equal generation is idempotent, a lower '
+    'one refused. Locks the throne row, and founds it for a new group.';
+
+create function heartbeat(p_group text, p_seat uuid, p_member bigint, p_incarnation uuid, p_term bigint,
+                          p_self jsonb, p_news jsonb) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    r roster;
+    e jsonb;
+    v_now timestamptz;
+    v_renewed boolean := false;
+begin
+    perform server_identity();
+    if p_term is not null or jsonb_array_length(p_news) > 0 then
+        perform commit_durably();
+    else
+        perform set_config('synchronous_commit', 'off', true);   -- seen_at may be lost, it only orders
+    end if;
+    if p_term is not null then
+        select * into t from throne where group_name = p_group for update;
+        v_now := clock_timestamp();
+        v_renewed := coalesce(t.member_id = p_member and t.incarnation = p_incarnation and t.term = p_term, false);
+    end if;
+    if v_renewed then
+        update throne set beat = beat + 1, renewed_at = v_now where group_name = p_group;
+        update roster set self = p_self, seen_at = v_now
+         where group_name = p_group and seat = p_seat and incarnation = p_incarnation and self is distinct from p_self;
+        for r in update roster o set lost = true
+             where o.group_name = p_group and o.present and not o.lost and o.member_id <> p_member
+               and o.seen_at < v_now - wait_ms(t) * interval '1 millisecond'
+             returning o.* loop
+            perform tell(p_group, 'lost', r.node, coalesce(p_self->>'node', ''), p_term, 'not seen for a lease',
+                         jsonb_build_object('member_id', r.member_id));
+        end loop;
+    else
+        update roster
+           set seen_at = clock_timestamp(), lost = false, self = p_self,
+               eligible = coalesce((p_self->>'eligible')::boolean, true)
+         where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
+    end if;
+    for e in select value from jsonb_array_elements(p_news) loop
+        perform tell(p_group, e->>'event', coalesce(e->>'node', p_self->>'node', ''), coalesce(p_self->>'node', ''),
+                     (e->>'term')::bigint, e->>'reason', e->'data', (e->>'id')::uuid);
+    end loop;
+    return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('renewed', v_renewed);
+end $$;
+comment on function heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb) is
+    'one member lives; with a term, the heir renews its lease (locks the throne). p_news: events the member tells, each once by its id.';
+
+create function accede(p_group text, p_seat uuid, p_member bigint, p_incarnation uuid,
+                       p_identity text, p_heir bigint, p_heir_incarnation uuid, p_term bigint, p_beat bigint,
+                       p_highest_term bigint, p_seniority_yields boolean) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    me roster;
+    v_now timestamptz;
+    v_identity text := server_identity();
+    v_refused text;
+    v_named boolean;
+    v_term bigint;
+    v_heir text;
+begin
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    v_now := clock_timestamp();
+    select * into me from roster
+     where group_name = p_group and seat = p_seat and member_id = p_member and incarnation = p_incarnation and present;
+    v_named := t.member_id is null and exists (
+        select from roster r where r.group_name = p_group and r.member_id = t.named_member_id
+           and may_lead(r, t, v_now)
+           and v_now between t.named_at and t.named_at + t.lease_ms / 3 * interval '1 millisecond');
+    v_refused := case
+        when me.member_id is null then 'unknown'
+        when (v_identity, t.member_id, t.incarnation, t.term, t.beat)
+             is distinct from (p_identity, p_heir, p_heir_incarnation, p_term, p_beat) then 'changed'
+        when t.member_id = p_member then 'held'
+        when is_retired(p_group, me.node) then 'retired'
+        when t.paused and t.last_seat is distinct from p_seat then 'paused'
+        when t.paused or p_seniority_yields then null
+        when v_named and t.named_member_id = p_member then null
+        when v_named then 'held-back'
+        when exists (select from roster r where r.group_name = p_group and r.member_id < p_member
+                        and may_lead(r, t, v_now)) then 'not-eldest'
+        end;
+    if v_refused is not null then
+        return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', false, 'refused', v_refused);
+    end if;
+    if t.identity is not distinct from v_identity then
+        v_term := t.term + 1;
+    else
+        v_term := greatest(t.term + 1000 + floor(random() * 1000)::bigint, p_highest_term + 1);
+    end if;
+    if t.member_id is not null then
+        update terms
+           set ended_at = t.renewed_at + t.lease_ms * interval '1 millisecond', ended_by = 'deposed', reason = 'lease lapsed'
+         where group_name = p_group and term = t.term and ended_at is null
+         returning node into v_heir;
+        perform tell(p_group, 'deposed', coalesce(v_heir, ''), me.node, t.term, 'lease lapsed',
+                     jsonb_build_object('member_id', t.member_id));
+    end if;
+    update throne
+       set member_id = p_member, incarnation = p_incarnation, term = v_term, beat = 0,
+           lease_ms = coalesce(next_lease_ms, lease_ms), next_lease_ms = null, identity = v_identity,
+           renewed_at = v_now, last_seat = p_seat, named_member_id = null, named_at = null,
+           request = null, request_target = null
+     where group_name = p_group;
+    insert into terms (group_name, term, member_id, node, began_at) values (p_group, v_term, p_member, me.node, v_now);
+    perform tell(p_group, 'acceded', me.node, me.node, v_term,
+                 case when t.member_id is not null then 'takeover' when t.identity is null then 'first' else 'vacant' end,
+                 jsonb_build_object('member_id', p_member));
+    return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', true);
+end $$;
+comment on function accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean) is
+    'takes the throne if it is still exactly as observed and it is this member''s turn. Locks the throne.';
+
+create function abdicate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_reason text) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    v_node text;
+    v_successor text;
+begin
+    perform server_identity();
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    if t.member_id = p_member and t.incarnation = p_incarnation and t.term = p_term then
+        select node into v_node from roster where group_name = p_group and member_id = p_member;
+        v_successor := vacate(p_group, 'abdicated', p_reason, coalesce(v_node, ''));
+        return jsonb_build_object('held', true, 'successor', v_successor);
+    end if;
+    return jsonb_build_object('held', false);
+end $$;
+comment on function abdicate(text, bigint, uuid, bigint, text) is
+    'ends the caller''s own term; its scheduler is dead already. Locks the throne. Harmless when repeated.';
+
+create function leave(p_group text, p_seat uuid, p_incarnation uuid, p_reason text) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    me roster;
+begin
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    select * into me from roster where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
+    if t.member_id = me.member_id and t.incarnation = me.incarnation then
+        return jsonb_build_object('left', false);
+    end if;
+    if me.member_id is not null then
+        update roster set present = false where group_name = p_group and seat = p_seat;
+        perform tell(p_group, 'left', me.node, me.node, null, p_reason, jsonb_build_object('member_id', me.member_id));
+    end if;
+    return jsonb_build_object('left', true);
+end $$;
+comment on function leave(text, uuid, uuid, text) is 'takes a member off the roster; refused to the heir, which abdicates first. Locks the throne.';
+
+create function relay_claim(p_group text, p_member bigint, p_for_ms integer) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    c relay;
+begin
+    select * into c from relay where group_name = p_group for update;
+    if c.member_id is distinct from p_member
+       and abs(extract(epoch from clock_timestamp() - c.claimed_at)) * 1000 < p_for_ms then
+        return jsonb_build_object('granted', false);
+    end if;
+    update relay set member_id = p_member, claimed_at = clock_timestamp() where group_name = p_group;
+    return jsonb_build_object('granted', c.group_name is not null, 'published', c.published);
+end $$;
+comment on function relay_claim(text, bigint, integer) is
+    'one member at a time relays a group''s news; a claim not renewed for p_for_ms falls to whoever asks. Locks the relay row.';
+
+create function relay_published(p_group text, p_member bigint, p_sequence bigint) returns boolean
+language plpgsql volatile security definer set search_path from current as $$
+begin
+    update relay set published = greatest(published, p_sequence), claimed_at = clock_timestamp()
+     where group_name = p_group and member_id = p_member;
+    return found;
+end $$;
+comment on function relay_published(text, bigint, bigint) is
+    'the broker has confirmed all news up to p_sequence; false if another member relays by now. Locks the relay row.';
+
+-- ------------------------------------------------------------------------------------------------ viewers
+
+create function news_after(p_group text, p_after bigint, p_limit integer)
+returns table (sequence bigint, event text, body jsonb)
+language sql stable security definer set search_path from current as $$
+    select n.sequence, n.event, jsonb_build_object(
+        'specversion', '1.0', 'id', n.id, 'source', '/heirflow/' || n.group_name || '/' || n.source,
+        'type', 'heirflow.' || n.event, 'subject', n.node,
+        'time', to_char(n.told_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'datacontenttype', 'application/json',
+        'data', n.data || jsonb_build_object('term', n.term, 'sequence', n.sequence, 'reason', n.reason))
+      from news n
+     where n.group_name = p_group and n.sequence > p_after
+     order by n.sequence
+     limit p_limit
+$$;
+comment on function news_after(text, bigint, integer) is 'events after a sequence, oldest first, as CloudEvents.';
+
+create function news_last(p_group text) returns bigint
+language sql stable security definer set search_path from current as $$
+    select last from news_counter where group_name = p_group
+$$;
+comment on function news_last(text) is 'the group''s highest sequence; null for an unknown group';
+
+create function group_names() returns setof text
+language sql stable security definer set search_path from current as $$
+    select group_name from throne order by group_name
+$$;
+
+create function status(p_group text) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    v_now timestamptz := clock_timestamp();
+    v_members jsonb;
+begin
+    select * into t from throne where group_name = p_group;
+    if not found then
+        return null;
+    end if;
+    with line as (
+        select r.*, r.member_id is not distinct from t.member_id and r.incarnation = t.incarnation as is_heir,
+               is_retired(p_group, r.node) as is_retired, is_live(r, t, v_now) as is_live,
+               may_lead(r, t, v_now) as may_lead
+          from roster r where r.group_name = p_group and r.present
+    ), ranked as (
+        select l.*, row_number() over (order by is_heir desc, is_retired, is_live desc, member_id) as rank,
+               count(*) filter (where may_lead) over (order by member_id rows between unbounded preceding and 1 preceding) as elders
+          from line l
+    )
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'member_id', m.member_id, 'node', m.node, 'rank', m.rank,
+        'role', case when m.is_heir then 'heir' when m.is_retired then 'retired' else 'standby' end,
+        'reason', case
+            when m.is_heir then null
+            when m.is_retired then 'retired'
+            when not m.is_live then 'not seen for a lease'
+            when not m.eligible then coalesce(m.self->>'reason', 'not eligible')
+            when t.paused then 'paused'
+            when m.elders = 0 then 'next in line'
+            else m.elders || ' older in line' end,
+        'live', m.is_heir or m.is_live,
+        'registered_at', m.registered_at,
+        'seen_ms_ago', floor(extract(epoch from v_now - case when m.is_heir then t.renewed_at else m.seen_at end) * 1000)::bigint,
+        'address', m.address, 'version', m.self->>'version', 'lease_ms', (m.self->>'lease_ms')::bigint,
+        'scheduler', m.self->'scheduler') order by m.rank), '[]')
+      into v_members from ranked m;
+    return jsonb_build_object(
+        'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms,
+        'timeline', split_part(t.identity, '/', 2),
+        'acceded_at', (select began_at from terms where group_name = p_group and term = t.term and ended_at is null),
+        'heir', (select jsonb_build_object('node', r.node, 'member_id', r.member_id) from roster r
+                  where r.group_name = p_group and r.member_id = t.member_id),
+        'unpublished', (select last from news_counter where group_name = p_group)
+                     - (select published from relay where group_name = p_group),
+        'members', v_members);
+end $$;
+comment on function status(text) is 'the roster in succession order and, for each standby, why it is not the heir; null for an unknown group';
+
+create function history(p_group text, p_limit integer) returns jsonb
+language sql stable security definer set search_path from current as $$
+    select coalesce(jsonb_agg(to_jsonb(h) order by h.term desc), '[]') from (
+        select term, node, member_id, began_at, ended_at, ended_by, reason,
+               floor(extract(epoch from began_at - lag(ended_at) over (order by term)) * 1000)::bigint as gap_ms
+          from terms where group_name = p_group order by term desc limit p_limit) h
+$$;
+comment on function history(text, integer) is
+    'the latest terms, newest first; gap_ms is the time without an heir before the term (database clock)';
+
+-- ------------------------------------------------------------------------------------------------ operators
+
+create function request_switchover(p_group text, p_target text) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    v_now timestamptz;
+begin
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    v_now := clock_timestamp();
+    if t.member_id is null then
+        return jsonb_build_object('accepted', false, 'refused', 'the group has no heir');
+    elsif t.paused then
+        return jsonb_build_object('accepted', false, 'refused', 'the group is paused');
+    elsif not exists (select from roster r where r.group_name = p_group and may_lead(r, t, v_now)
+                         and r.node = coalesce(p_target, r.node)) then
+        return jsonb_build_object('accepted', false, 'refused', 'no such standby can lead');
+    end if;
+    update throne set request = 'switchover', request_target = p_target where group_name = p_group;
+    perform wake(p_group, t.member_id);
+    return jsonb_build_object('accepted', true, 'term', t.term);
+end $$;
+comment on function request_switchover(text, text) is 'asks the heir to hand over to a node, or to the eldest standby. Locks the throne.';
+
+create function set_paused(p_group text, p_paused boolean) returns boolean
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+begin
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    if t.paused is not distinct from p_paused or t.group_name is null then
+        return false;
+    end if;
+    update throne set paused = p_paused, request = case when p_paused then null else request end where group_name = p_group;
+    perform tell(p_group, case when p_paused then 'paused' else 'resumed' end, '', session_user, t.term, null);
+    return true;
+end $$;
+comment on function set_paused(text, boolean) is 'while paused nobody takes over. Locks the throne. False if nothing changed.';
+
+create function set_retired(p_group text, p_node text, p_retired boolean) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
+    v_heir boolean;
+    v_changed bigint;
+begin
+    perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    v_heir := exists (select from roster where group_name = p_group and member_id = t.member_id and node = p_node);
+    if p_retired and v_heir and t.paused then
+        return jsonb_build_object('accepted', false, 'refused', 'the group is paused');
+    end if;
+    if p_retired then
+        insert into retirement values (p_group, p_node, clock_timestamp()) on conflict do nothing;
+    else
+        delete from retirement where group_name = p_group and node = p_node;
+    end if;
+    get diagnostics v_changed = row_count;
+    if p_retired and v_heir then
+        update throne set request = 'retire', request_target = null where group_name = p_group;
+        perform wake(p_group, t.member_id);
+    end if;
+    if v_changed > 0 then
+        perform tell(p_group, case when p_retired then 'retired' else 'enlisted' end, p_node, session_user, t.term, null);
+    end if;
+    return jsonb_build_object('accepted', true, 'changed', v_changed > 0);
+end $$;
+comment on function set_retired(text, text, boolean) is
+    'takes a node out of the line or back into it; an heir is asked to hand over first. Locks the throne.';
+
+create function set_lease(p_group text, p_lease_ms integer) returns boolean
+language plpgsql volatile security definer set search_path from current as $$
+begin
+    perform commit_durably();
+    update throne set next_lease_ms = p_lease_ms where group_name = p_group;
+    return found;
+end $$;
+comment on function set_lease(text, integer) is 'the lease from the next accession on. Locks the throne.';
+
+-- ------------------------------------------------------------------------------------------------ rights
+
+do $$
+declare
+    v_role text;
+begin
+    execute format('revoke all on all functions in schema %I from public', current_schema());
+    foreach v_role in array array['heirflow_member', 'heirflow_operator', 'heirflow_viewer'] loop
+        if not exists (select from pg_roles where rolname = v_role) then
+            begin
+                execute format('create role %I nologin', v_role);
+            exception when insufficient_privilege then
+                raise notice 'role % is missing and % may not create it; as a superuser: create role %; then grant it EXECUTE as in this migration',
+                    v_role, current_user, v_role;
+                continue;
+            when duplicate_object or unique_violation then null;   -- another database's migration was faster
+            end;
+        end if;
+        execute format('grant usage on schema %I to %I', current_schema(), v_role);
+        execute format('grant select on schema_version to %I', v_role);
+        execute format('grant execute on function news_after(text, bigint, integer), news_last(text), group_names(),
+            status(text), history(text, integer), server_identity() to %I', v_role);
+        if v_role = 'heirflow_member' then
+            execute format('grant execute on function register(text, uuid, bigint, uuid, text, integer, jsonb),
+                heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb),
+                accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean),
+                abdicate(text, bigint, uuid, bigint, text), leave(text, uuid, uuid, text),
+                relay_claim(text, bigint, integer), relay_published(text, bigint, bigint) to %I', v_role);
+        elsif v_role = 'heirflow_operator' then
+            execute format('grant execute on function request_switchover(text, text), set_paused(text, boolean),
+                set_retired(text, text, boolean), set_lease(text, integer) to %I', v_role);
+        end if;
+    end loop;
+end $$;
