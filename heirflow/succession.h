@@ -51,6 +51,7 @@ struct succession_observation {
     bool paused, last_seat; /* last_seat: this seat may accede although paused */
     bool known;             /* our registration stands */
     int64_t member_id;
+    char incarnation[SUCCESSION_UUID]; /* register only: of the registration that stands */
     int64_t rank;           /* live members ahead of us */
     bool eldest, named, held_back, retired;
     enum succession_asked asked;
@@ -101,7 +102,7 @@ struct order {
     enum succession_request request;
     uint32_t number;
     bool renew;                     /* heartbeat: for `term` */
-    bool new_generation;            /* register: raise the generation and draw an incarnation first */
+    bool new_generation;            /* register: raise the generation and draw an incarnation before sending */
     bool seniority_yields;          /* accede */
     struct succession_throne seen;  /* accede: the tuple to compare */
     int64_t highest_term;           /* accede */
@@ -123,42 +124,40 @@ struct succession {
     struct succession_settings settings;
     enum succession_state state;
     bool connected, quitting, hurry;
+    int64_t quit_by_ms;                  /* when the database has been waited for long enough */
 
     enum succession_request pending;     /* the one outstanding request */
     uint32_t number;                     /* its number; replies to others are void */
     int64_t sent_ms;
+    int64_t retry_at_ms;                 /* nothing but a renewal before, after a refusal */
 
-    bool registered;
-    bool fresh_generation;               /* the next registration needs a generation of its own */
+    bool registered, fresh_generation;   /* fresh: the next registration needs a generation of its own */
     int64_t member_id;
     char incarnation[SUCCESSION_UUID];
 
     bool observed;
     struct succession_observation view;  /* the last reply */
-    int64_t unchanged_since_ms;          /* reply that first showed this tuple */
-    int64_t identity_since_ms;           /* reply that first showed this server */
-    char identity[SUCCESSION_IDENTITY];
+    int64_t unchanged_since_ms;          /* rule 4: reply that first showed this tuple */
+    int64_t identity_since_ms;           /* rule 5: reply that first showed this server */
+    int64_t open_since_ms;               /* reply that first showed the group not paused */
     int64_t highest_term;                /* ever seen */
+    int64_t beat_at_ms;                  /* next heartbeat */
 
-    int64_t lease_ms;                    /* of our term */
     int64_t term;                        /* held or being closed; 0 for none */
     int64_t term_member;
     char term_incarnation[SUCCESSION_UUID];
-    int64_t deadline_ms, echoed_ms;
-    bool tree;                           /* a keeper exists and its tree is not known to be dead */
+    int64_t lease_ms;                    /* of our term */
+    int64_t deadline_ms, echoed_ms;      /* end of the lease; the one the keeper has confirmed */
+    bool tree;                           /* a keeper exists and may have, or start, a scheduler under our term */
     bool running;                        /* the scheduler runs */
     bool killing;
-    int64_t stop_by_ms;                  /* graceful stop: when patience ends */
-    int64_t acceded_ms;
-    int64_t restarts_ms[16];             /* when the scheduler was restarted, a ring */
+    int64_t kill_at_ms;                  /* stopping or fencing: when patience with the keeper ends */
+    int64_t started_ms, idle_since_ms;   /* last start of the scheduler; since when none runs */
+    int64_t restarted_ms[16];            /* last restarts, a ring; restart_limit is below its size */
     int restarts;
     int64_t restart_at_ms;               /* 0: none due */
     char closing_reason[SUCCESSION_REASON];
-
-    int64_t beat_at_ms;                  /* next heartbeat */
-    int64_t retry_at_ms;                 /* not before, after a refusal */
-    int64_t takeable_since_ms;           /* -1: not takeable */
-    int64_t cooling_until_ms, cooling_ms;/* crash back-off */
+    int64_t cooling_until_ms, cooling_ms; /* crash back-off */
 };
 
 void succession_init(struct succession *self, const struct succession_settings *settings);
@@ -166,7 +165,7 @@ void succession_init(struct succession *self, const struct succession_settings *
 /* Digests one event and fills `orders` (cleared first). */
 void succession_step(struct succession *self, const struct event *event, struct orders *orders);
 
-/* May this member lead, and if not, why: NULL or "no_heir", "cooling off", "leaving". For the heartbeat. */
+/* NULL if this member may lead, else why not: "no_heir", "cooling off", "leaving" or a timing rule. For the heartbeat. */
 const char *succession_why_ineligible(const struct succession *self, int64_t now_ms);
 
 const char *succession_state_name(enum succession_state state);
@@ -174,7 +173,22 @@ const char *succession_state_name(enum succession_state state);
 /* Heartbeat and fence grace under a lease, with the defaults filled in. */
 int64_t succession_heartbeat_ms(const struct succession_settings *settings, int64_t lease_ms);
 int64_t succession_fence_grace_ms(const struct succession_settings *settings, int64_t lease_ms);
-int64_t succession_margin_ms(int64_t lease_ms);  /* 10 % */
+
+/* Fencing timetable before the end of a lease: SIGTERM at succession_term_at_ms, SIGKILL at succession_kill_at_ms, and all
+ * reaped before the deadline minus a margin of 10 % of the lease. The time for SIGKILL and reaping (5 % of the lease, at
+ * least 20 ms) comes out of the fence grace. Nothing is started once SIGTERM would be due. */
+static inline int64_t succession_kill_at_ms(int64_t deadline_ms, int64_t lease_ms)
+{
+    int64_t reaping_ms = lease_ms / 20 > 20 ? lease_ms / 20 : 20;
+    return deadline_ms - lease_ms / 10 - reaping_ms;
+}
+
+static inline int64_t succession_term_at_ms(int64_t deadline_ms, int64_t lease_ms, int64_t fence_grace_ms)
+{
+    int64_t graceful_ms = deadline_ms - lease_ms / 10 - fence_grace_ms;
+    int64_t latest_ms = succession_kill_at_ms(deadline_ms, lease_ms);
+    return graceful_ms < latest_ms ? graceful_ms : latest_ms;
+}
 
 /* NULL if the timings are safe under this lease, else the rule they break:
  * heartbeat <= lease/3, fence_grace + margin + 2*heartbeat <= lease. */
