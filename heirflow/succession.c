@@ -74,8 +74,10 @@ static struct order *give(struct orders *orders, enum order_type type)
     return order;
 }
 
-static void tell(const struct succession *self, struct orders *orders, const char *event, const char *reason)
+/* News travel with the next request, so that is due now. */
+static void tell(struct succession *self, struct orders *orders, const char *event, const char *reason)
 {
+    self->beat_at_ms = 0;
     struct order *order = give(orders, ORDER_TELL);
     order->tell = event;
     order->term = self->term;

@@ -291,13 +291,24 @@ comment on function register(text, uuid, bigint, uuid, text, integer, jsonb) is
     'puts the seat at the end of the line, superseding its former registrant; equal generation is idempotent, a lower '
     'one refused. Locks the throne row, and founds it for a new group.';
 
+create function tell_all(p_group text, p_node text, p_news jsonb) returns void
+language plpgsql volatile as $$
+declare
+    e jsonb;
+begin
+    for e in select value from jsonb_array_elements(p_news) loop
+        perform tell(p_group, e->>'event', coalesce(e->>'node', p_node), p_node,
+                     (e->>'term')::bigint, e->>'reason', e->'data', (e->>'id')::uuid);
+    end loop;
+end $$;
+comment on function tell_all(text, text, jsonb) is 'events that a member tells of itself, each once by its id; locks the news counter';
+
 create function heartbeat(p_group text, p_seat uuid, p_member bigint, p_incarnation uuid, p_term bigint,
                           p_self jsonb, p_news jsonb) returns jsonb
 language plpgsql volatile security definer set search_path from current as $$
 declare
     t throne;
     r roster;
-    e jsonb;
     v_now timestamptz;
     v_renewed boolean := false;
 begin
@@ -329,10 +340,7 @@ begin
                eligible = coalesce((p_self->>'eligible')::boolean, true)
          where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
     end if;
-    for e in select value from jsonb_array_elements(p_news) loop
-        perform tell(p_group, e->>'event', coalesce(e->>'node', p_self->>'node', ''), coalesce(p_self->>'node', ''),
-                     (e->>'term')::bigint, e->>'reason', e->'data', (e->>'id')::uuid);
-    end loop;
+    perform tell_all(p_group, coalesce(p_self->>'node', ''), p_news);
     return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('renewed', v_renewed);
 end $$;
 comment on function heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb) is
@@ -405,7 +413,8 @@ end $$;
 comment on function accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean) is
     'takes the throne if it is still exactly as observed and it is this member''s turn. Locks the throne.';
 
-create function abdicate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_reason text) returns jsonb
+create function abdicate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_reason text,
+                         p_node text default '', p_news jsonb default '[]') returns jsonb
 language plpgsql volatile security definer set search_path from current as $$
 declare
     t throne;
@@ -415,6 +424,7 @@ begin
     perform server_identity();
     perform commit_durably();
     select * into t from throne where group_name = p_group for update;
+    perform tell_all(p_group, p_node, p_news);
     if t.member_id = p_member and t.incarnation = p_incarnation and t.term = p_term then
         select node into v_node from roster where group_name = p_group and member_id = p_member;
         v_successor := vacate(p_group, 'abdicated', p_reason, coalesce(v_node, ''));
@@ -422,7 +432,7 @@ begin
     end if;
     return jsonb_build_object('held', false);
 end $$;
-comment on function abdicate(text, bigint, uuid, bigint, text) is
+comment on function abdicate(text, bigint, uuid, bigint, text, text, jsonb) is
     'ends the caller''s own term; its scheduler is dead already. Locks the throne. Harmless when repeated.';
 
 create function leave(p_group text, p_seat uuid, p_incarnation uuid, p_reason text) returns jsonb
@@ -452,6 +462,7 @@ declare
 begin
     select * into c from relay where group_name = p_group for update;
     if c.member_id is distinct from p_member
+       and not exists (select from throne where group_name = p_group and member_id = p_member)
        and abs(extract(epoch from clock_timestamp() - c.claimed_at)) * 1000 < p_for_ms then
         return jsonb_build_object('granted', false);
     end if;
@@ -459,7 +470,7 @@ begin
     return jsonb_build_object('granted', c.group_name is not null, 'published', c.published);
 end $$;
 comment on function relay_claim(text, bigint, integer) is
-    'one member at a time relays a group''s news; a claim not renewed for p_for_ms falls to whoever asks. Locks the relay row.';
+    'one member at a time relays a group''s news: the heir whenever it asks, others once a claim is p_for_ms old. Locks the relay row.';
 
 create function relay_published(p_group text, p_member bigint, p_sequence bigint) returns boolean
 language plpgsql volatile security definer set search_path from current as $$
@@ -667,7 +678,7 @@ begin
             execute format('grant execute on function register(text, uuid, bigint, uuid, text, integer, jsonb),
                 heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb),
                 accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean),
-                abdicate(text, bigint, uuid, bigint, text), leave(text, uuid, uuid, text),
+                abdicate(text, bigint, uuid, bigint, text, text, jsonb), leave(text, uuid, uuid, text),
                 relay_claim(text, bigint, integer), relay_published(text, bigint, bigint) to %I', v_role);
         elsif v_role = 'heirflow_operator' then
             execute format('grant execute on function request_switchover(text, text), set_paused(text, boolean),
