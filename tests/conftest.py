@@ -1,0 +1,302 @@
+"""Fixtures of every suite: real servers on free ports, real programs, and nothing left behind.
+
+Each pytest worker has a PostgreSQL server of its own with a database per test; one RabbitMQ serves all workers.
+`tests/run` sets HEIRFLOW_BUILD; alone: HEIRFLOW_BUILD=/path/to/build /usr/bin/python3 -m pytest tests/SUITE
+"""
+import fcntl
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
+import processes  # noqa: E402
+import servers  # noqa: E402
+import witness as witnesses  # noqa: E402
+import wrapper as wrappers  # noqa: E402
+from processes import wait_for  # noqa: E402,F401  (tests import it from here)
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
+numbers = itertools.count(1)
+lasting = set()  # pids that outlive a test
+
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def pytest_configure(config):
+    processes.become_subreaper()
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    if not hasattr(config, "workerinput"):
+        config.heirflow_folder = pathlib.Path(tempfile.mkdtemp(prefix="heirflow-tests-"))
+        config.heirflow_folder.chmod(0o755)
+        os.environ["HEIRFLOW_TESTS_FOLDER"] = str(config.heirflow_folder)
+        os.environ["HEIRFLOW_TESTS_OWNER"] = str(os.getpid())
+
+
+def pytest_unconfigure(config):
+    folder = getattr(config, "heirflow_folder", None)
+    if folder:
+        processes.end(lambda: processes.descendants(os.getpid()), 30)
+        processes.reap_all()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def run_folder():
+    """Where all workers of this run meet."""
+    return pathlib.Path(os.environ["HEIRFLOW_TESTS_FOLDER"])
+
+
+@pytest.fixture(scope="session")
+def worker_folder(run_folder):
+    path = run_folder / f"worker-{os.getpid()}"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def folder(worker_folder):
+    """A folder of the test's own that every user may enter (pytest's tmp_path is closed to postgres)."""
+    path = worker_folder / f"test-{next(numbers)}"
+    path.mkdir(mode=0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_survivors():
+    """Ends whatever the test started, adopted orphans included."""
+    yield
+    mine = os.getpid()
+
+    def strangers():
+        table = processes.parents()
+        kept = set()
+        for pid in lasting:
+            kept |= {pid, *processes.descendants(pid, table)}
+        return [pid for pid in processes.descendants(mine, table) if pid not in kept]
+    processes.end(strangers, 20)
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def build():
+    """The meson build folder under test."""
+    if os.environ.get("HEIRFLOW_BUILD"):
+        return pathlib.Path(os.environ["HEIRFLOW_BUILD"])
+    found = sorted(SOURCE.glob("build*/heirflow/heirflow"), key=lambda path: path.stat().st_mtime)
+    assert found, "no build: set HEIRFLOW_BUILD to a meson build folder, or use tests/run"
+    return found[-1].parent.parent
+
+
+@pytest.fixture(scope="session")
+def heirflow(build):
+    """Path of the program."""
+    return str(build / "heirflow" / "heirflow")
+
+
+@pytest.fixture
+def command(heirflow):
+    """command("status", "--json", database=database, expect=0) runs one command and returns the CompletedProcess."""
+    def run(*arguments, database=None, expect=None, timeout=30, input=None, **environment):
+        if database is not None:
+            environment["HEIRFLOW_POSTGRES"] = getattr(database, "dsn", database)
+        result = subprocess.run([heirflow, *arguments], env=wrappers.clean_environment(**environment), timeout=timeout,
+                                capture_output=True, text=True, input=input or "")
+        if expect is not None:
+            assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result
+    return run
+
+
+@pytest.fixture
+def wrapper(heirflow, folder):
+    """wrapper("ada", database=database, command=[...], group=..., lease_ms=1000, start=True, **configuration)."""
+    def make(node="ada", database=None, command=None, rabbitmq=None, group="tests", lease_ms=1000, start=True,
+             environment=None, **configuration):
+        base = {"group": group, "lease_ms": lease_ms, "scheduler": {"command": command or ["sleep", "infinity"]}}
+        if database is not None:
+            base["postgres"] = getattr(database, "dsn", database)
+        if rabbitmq is not None:
+            base["rabbitmq"] = {"url": rabbitmq.url, "exchange": getattr(rabbitmq, "exchange", "heirflow.news")}
+        made = wrappers.Wrapper(heirflow, folder / f"node-{node}-{next(numbers)}", node,
+                                wrappers.merge(base, configuration), environment)
+        return made.start() if start else made
+    return make
+
+
+@pytest.fixture
+def witness(build, folder):
+    """A folder of witnesses; witness.command() is the scheduler to configure. See tests/support/witness.py."""
+    return witnesses.Witness(build / "tests" / "witness", folder / "witness")
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def postgres_template(run_folder):
+    """A cluster that initdb has just made, shared by all workers."""
+    path = run_folder / "template"
+    with open(run_folder / "template.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            servers.Postgres.initialise(path)
+    return path
+
+
+def start_postgres(path, template, **settings):
+    server = servers.Postgres(path, template, **settings)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgres(worker_folder, postgres_template):
+    """This worker's PostgreSQL server. Tests may use it, not break it: see own_postgres."""
+    server = start_postgres(worker_folder / "postgres", postgres_template)
+    lasting.add(server.process.pid)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_postgres(folder, postgres_template):
+    """A PostgreSQL server to stop, kill or freeze."""
+    server = start_postgres(folder / "postgres", postgres_template)
+    yield server
+    server.remove()
+
+
+class Database:
+    def __init__(self, server, name):
+        self.server, self.name, self.dsn = server, name, server.dsn(name)
+
+    def connect(self, **more):
+        return self.server.connect(self.name, **more)
+
+    def query(self, sql, *values):
+        """Rows of one statement, with the schema heirflow on the search path."""
+        return self.server.psql("set search_path = heirflow, public; " + sql, *values, database=self.name)
+
+    def value(self, sql, *values):
+        return self.query(sql, *values)[0][0]
+
+
+def migrate(program, database):
+    subprocess.run([program, "migrate"], check=True, stdout=subprocess.DEVNULL,
+                   env=wrappers.clean_environment(HEIRFLOW_POSTGRES=database.dsn))
+
+
+def migrate_by_hand(database):
+    """What `heirflow migrate` does, for tests of the schema alone."""
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("begin; create schema heirflow; set local search_path = heirflow; create table schema_version "
+                       "(version integer primary key, name text not null, applied_at timestamptz not null default now(), "
+                       "applied_by text not null default session_user)")
+        for path in sorted((SOURCE / "sql").glob("[0-9]*.sql")):
+            cursor.execute(path.read_text())
+            cursor.execute("insert into heirflow.schema_version (version, name) values (%s, %s)",
+                           (int(path.name.split("_")[0]), path.stem))
+        cursor.execute("commit")
+    connection.close()
+
+
+def new_database(server, template="template1"):
+    name = f"test_{os.getpid()}_{next(numbers)}"
+    server.psql(f"create database {name} template {template}")
+    return Database(server, name)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres, heirflow):
+    made = new_database(postgres)
+    try:
+        migrate(heirflow, made)
+        assert made.value("select count(*) from schema_version") > 0
+    except Exception:
+        postgres.psql(f"drop database {made.name} with (force)")
+        made = new_database(postgres)
+        migrate_by_hand(made)
+    return made.name
+
+
+@pytest.fixture
+def database(postgres, migrated_template):
+    """A fresh database with the schema, on this worker's server. Has .dsn, .query(sql), .value(sql), .connect()."""
+    made = new_database(postgres, migrated_template)
+    yield made
+    postgres.psql(f"drop database {made.name} with (force)")
+
+
+@pytest.fixture
+def empty_database(postgres):
+    """A fresh database without the schema."""
+    made = new_database(postgres)
+    yield made
+    postgres.psql(f"drop database {made.name} with (force)")
+
+
+@pytest.fixture
+def own_database(own_postgres, heirflow):
+    """A fresh database with the schema on a server of the test's own: own_database.server."""
+    made = new_database(own_postgres)
+    try:
+        migrate(heirflow, made)
+        made.value("select count(*) from schema_version")
+    except Exception:
+        own_postgres.psql(f"drop database {made.name} with (force)")
+        own_postgres.psql(f"create database {made.name}")
+        migrate_by_hand(made)
+    return made
+
+
+# -- RabbitMQ ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def shared_rabbitmq(run_folder):
+    shared = run_folder / "rabbitmq"
+    with open(run_folder / "rabbitmq.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shared.mkdir(mode=0o755, exist_ok=True)
+        broker, holder = servers.shared_rabbitmq(shared, int(os.environ["HEIRFLOW_TESTS_OWNER"]))
+    lasting.add(holder)
+    return broker
+
+
+@pytest.fixture
+def rabbitmq(shared_rabbitmq):
+    """The broker all tests share, with an exchange name of this test's own: .url, .exchange, .rabbitmqctl(...)."""
+    shared_rabbitmq.exchange = f"test.{os.getpid()}.{next(numbers)}"
+    return shared_rabbitmq
+
+
+@pytest.fixture(scope="session")
+def breakable_rabbitmq(worker_folder):
+    broker = servers.RabbitMQ(worker_folder / "own-rabbitmq")
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture
+def own_rabbitmq(breakable_rabbitmq):
+    """A broker to stop, kill or freeze: this worker's own, mended before each test (starting one takes 6 s)."""
+    broker = breakable_rabbitmq
+    broker.exchange = f"test.{os.getpid()}.{next(numbers)}"
+    broker.thaw()
+    broker.start()
+    lasting.update({broker.process.pid, broker.epmd.pid})
+    yield broker
+    broker.thaw()
+    if broker.process:
+        lasting.add(broker.process.pid)
