@@ -1,1 +1,12 @@
+/* The commands that read: status, history, news, version. */
 #pragma once
+
+#include "config.h"
+#include "options.h"
+
+/* Each prints to standard output and its failures to standard error; returns the exit code. */
+int commands_status(const struct config *config, const struct options *options);
+int commands_history(const struct config *config, const struct options *options);
+int commands_news(const struct config *config, const struct options *options);
+int commands_version(const struct options *options);
+int commands_help(const struct options *options);

@@ -37,7 +37,7 @@ struct config {
             int64_t backoff_ms;   /* default 500, doubled by each restart within the window */
         } restart;
     } scheduler;
-    const char *run_directory;    /* never NULL after config_load */
+    const char *run_directory;    /* "" where none is configured and the system offers none: see check_runnable */
     bool no_heir;                 /* watch and relay, never lead */
     struct {
         enum log_level level;
@@ -45,14 +45,35 @@ struct config {
     } log;
 };
 
+/* What the program knows of one key: drives parsing, environment twins, validation and docs/configuration.md. */
+enum config_type { CONFIG_TEXT, CONFIG_INTEGER, CONFIG_BOOLEAN, CONFIG_LIST, CONFIG_MAP, CONFIG_LEVEL, CONFIG_FORMAT };
+
+struct config_key {
+    const char *path;             /* "scheduler.restart.limit" */
+    enum config_type type;
+    size_t offset;                /* of the value in struct config */
+    const char *preset;           /* default as an environment variable would say it; NULL: none, or worked out */
+    int64_t least, most;          /* range of an integer, length in bytes of a text */
+    bool has_twin;                /* may be set by an environment variable */
+    bool secret;                  /* never printed; also read from the file that ..._FILE names */
+    bool (*valid)(const char *value); /* NULL: any */
+    const char *expected;         /* what `valid` wants, for error texts */
+    const char *description;
+};
+extern const struct config_key config_keys[]; /* ends with a NULL path */
+
+/* "HEIRFLOW_SCHEDULER_STOP_TIMEOUT_MS"; with a suffix such as "_FILE" or "". */
+void config_twin(const struct config_key *key, const char *suffix, char *buffer, size_t size);
+
 /* What the command line said. */
 struct config_flags {
     const char *path, *group, *node; /* NULL: not given */
     char **command;                  /* NULL-terminated argv after `--`, or NULL */
 };
 
-/* Reads file, environment and flags and validates all of it, the timings by succession_timing_fault. Errors name key, line (of a file) and remedy, and have exit
- * code EXIT_CODE_USAGE; secrets are never part of a text. On success *ret_config is owned by the caller. */
+/* Reads file, environment and flags and validates all of it, the timings by succession_timing_fault. Errors name key,
+ * line (of a file) and remedy, and have exit code EXIT_CODE_USAGE; secrets are never part of a text. On success
+ * *ret_config is owned by the caller. */
 bool config_load(const struct config_flags *flags, struct config **ret_config, struct error *error);
 void config_free(struct config *config);
 

@@ -1,3 +1,284 @@
+/* Owns the tables of subcommands and options, and the text of every --help. Never reads the configuration. */
 #include "options.h"
 
-typedef int options_is_empty;
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "commands.h"
+#include "keeper.h"
+#include "migrate.h"
+#include "wrapper.h"
+
+static int run_wrapper(const struct config *config, const struct options *options)
+{
+    struct error error;
+    if (check_runnable(config, &error))
+        return wrapper_run(config);
+    fprintf(stderr, "heirflow run: %s\n", error.text);
+    return error.exit_code;
+}
+
+static int run_check(const struct config *config, const struct options *options)
+{
+    return check_run(config);
+}
+
+static int run_migrate(const struct config *config, const struct options *options)
+{
+    return migrate_run(config);
+}
+
+static int run_keeper(const struct options *options)
+{
+    return keeper_main();
+}
+
+#define EXIT_DATABASE "0 fine, 2 usage or configuration, 3 database"
+#define EXIT_GROUP "0 fine, 1 no such group, 2 usage or configuration, 3 database"
+
+const struct command commands[] = {
+    {.name = "run",
+     .purpose = "Join the group; run the scheduler whenever this member is the heir.",
+     .letters = "cgn",
+     .takes_command = true,
+     .details = "The command after -- goes before \"scheduler.command\" of the configuration.\n"
+                "SIGTERM or SIGINT stops the scheduler, hands over and leaves; a second SIGINT does so at once.",
+     .exit_codes = "0 left in peace, 1 gave up, 2 usage or configuration, 3 database",
+     .example = "heirflow run --group airflow-scheduler -- airflow scheduler",
+     .run = run_wrapper},
+    {.name = "status",
+     .purpose = "Show the roster in succession order and why each standby is not the heir.",
+     .letters = "cgj",
+     .exit_codes = EXIT_GROUP,
+     .example = "heirflow status --group airflow-scheduler",
+     .run = commands_status},
+    {.name = "history",
+     .purpose = "Show the latest terms, newest first, and the gap before each.",
+     .letters = "cgjl",
+     .exit_codes = EXIT_GROUP,
+     .example = "heirflow history --limit 5",
+     .run = commands_history},
+    {.name = "news",
+     .purpose = "Show what happened in the group, one event a line.",
+     .letters = "cgjlfF",
+     .details = "Read from Postgres, so it works while the broker is away. --from starts after that sequence\n"
+                "number, --limit with the latest so many; with --follow it goes on until interrupted.",
+     .exit_codes = EXIT_GROUP,
+     .example = "heirflow news --follow",
+     .run = commands_news},
+    {.name = "check",
+     .purpose = "Check configuration, database, broker, command and timings; OK or the remedy.",
+     .letters = "cgn",
+     .takes_command = true,
+     .exit_codes = "0 all OK, 1 something is BAD, 2 usage or configuration",
+     .example = "heirflow check --config /etc/heirflow/heirflow.json",
+     .run = run_check},
+    {.name = "migrate",
+     .purpose = "Create or upgrade the schema; safe to run from many nodes at once.",
+     .letters = "c",
+     .details = "The database user needs CREATE on the database the first time and owns the schema from then on.",
+     .exit_codes = EXIT_DATABASE,
+     .example = "HEIRFLOW_POSTGRES='dbname=airflow user=owner' heirflow migrate",
+     .run = run_migrate},
+    {.name = "version",
+     .purpose = "Print the version of the program and of its schema.",
+     .letters = "",
+     .exit_codes = "0",
+     .example = "heirflow version",
+     .run_bare = commands_version},
+    {.name = "help",
+     .purpose = "Print this, or the help of one command.",
+     .letters = "",
+     .exit_codes = "0, 2 no such command",
+     .example = "heirflow help status",
+     .run_bare = commands_help},
+    {.name = "keeper",
+     .purpose = "The process between wrapper and scheduler; started by `heirflow run`.",
+     .letters = "",
+     .exit_codes = "0",
+     .example = "heirflow run",
+     .hidden = true,
+     .run_bare = run_keeper},
+    {0},
+};
+
+static const struct option_spec {
+    char letter; /* in struct command.letters, and getopt's value; not itself an option */
+    const char *name, *argument, *help;
+} specs[] = {
+    {'c', "config", "FILE", "configuration (default $HEIRFLOW_CONFIG, /etc/heirflow/heirflow.json)"},
+    {'g', "group", "GROUP", "the scheduler's group (default \"group\" of the configuration)"},
+    {'n', "node", "NODE", "name of this member (default: the host name)"},
+    {'j', "json", NULL, "JSON instead of a table"},
+    {'l', "limit", "N", "at most so many (default 20)"},
+    {'f', "follow", NULL, "go on as events happen"},
+    {'F', "from", "SEQUENCE", "begin after that sequence number"},
+    {'h', "help", NULL, "print this"},
+};
+enum { SPEC_COUNT = sizeof specs / sizeof *specs };
+
+static const struct command *find(const char *name)
+{
+    for (const struct command *command = commands; command->name; command++) {
+        if (strcmp(command->name, name) == 0)
+            return command;
+    }
+    return NULL;
+}
+
+static bool takes(const struct command *command, char letter)
+{
+    return letter == 'h' || strchr(command->letters, letter);
+}
+
+/* ---------------------------------------------------------------------------------------------- parsing */
+
+static bool take_number(const char *command, const char *option, const char *text, int64_t least, int64_t *ret_number,
+                        struct error *error)
+{
+    char *end;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (!*text || *end || errno || number < least || number > 1000000000000)
+        return error_set(error, EXIT_CODE_USAGE, "%s: --%s takes a whole number from %lld, not \"%.40s\"", command, option,
+                         (long long)least, text);
+    *ret_number = number;
+    return true;
+}
+
+static bool take_option(struct options *options, int letter, struct error *error)
+{
+    switch (letter) {
+    case 'c':
+        options->flags.path = optarg;
+        return true;
+    case 'g':
+        options->flags.group = optarg;
+        return true;
+    case 'n':
+        options->flags.node = optarg;
+        return true;
+    case 'j':
+        return options->json = true;
+    case 'f':
+        return options->follow = true;
+    case 'h':
+        return options->help = true;
+    case 'l':
+        return take_number(options->command->name, "limit", optarg, 1, &options->limit, error);
+    default: /* 'F', the last of the table */
+        return take_number(options->command->name, "from", optarg, 0, &options->from, error);
+    }
+}
+
+static bool parse_options(int argc, char **argv, struct options *options, struct error *error)
+{
+    struct option known[SPEC_COUNT + 1] = {0};
+    int count = 0, letter;
+    const char *name = options->command->name;
+    for (int i = 0; i < SPEC_COUNT; i++) {
+        if (takes(options->command, specs[i].letter))
+            known[count++] = (struct option){specs[i].name, specs[i].argument != NULL, NULL, specs[i].letter};
+    }
+    opterr = 0;
+    optind = 0; /* starts afresh, also in a test's second run */
+    while ((letter = getopt_long(argc, argv, "+:", known, NULL)) != -1) {
+        if (letter == '?')
+            return error_set(error, EXIT_CODE_USAGE, "%s: unknown option \"%.60s\"; see heirflow %s --help", name,
+                             argv[optind - 1], name);
+        if (letter == ':')
+            return error_set(error, EXIT_CODE_USAGE, "%s: option \"%.60s\" needs a value; see heirflow %s --help", name,
+                             argv[optind - 1], name);
+        if (!take_option(options, letter, error))
+            return false;
+    }
+    return true;
+}
+
+/* What is left after the options: nothing, `-- COMMAND...`, or the topic of help. */
+static bool parse_rest(int argc, char **argv, struct options *options, struct error *error)
+{
+    const struct command *command = options->command;
+    bool dashes = optind > 0 && strcmp(argv[optind - 1], "--") == 0;
+    if (command->takes_command && dashes) {
+        if (optind == argc)
+            return error_set(error, EXIT_CODE_USAGE, "%s: no command after --", command->name);
+        options->flags.command = argv + optind;
+        return true;
+    }
+    if (optind < argc && command->run_bare == commands_help) {
+        options->topic = argv[optind];
+        return true;
+    }
+    if (optind < argc)
+        return error_set(error, EXIT_CODE_USAGE, "%s: unexpected argument \"%.60s\"; %s heirflow %s --help", command->name,
+                         argv[optind], command->takes_command ? "the scheduler's command goes after --; see" : "see",
+                         command->name);
+    return true;
+}
+
+bool options_parse(int argc, char **argv, struct options *ret_options, struct error *error)
+{
+    *ret_options = (struct options){.limit = -1, .from = -1};
+    const char *name = argc > 1 ? argv[1] : NULL;
+    if (!name)
+        return error_set(error, EXIT_CODE_USAGE, "no command given; see heirflow --help");
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        name = "help";
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    ret_options->command = find(name);
+    if (!ret_options->command)
+        return error_set(error, EXIT_CODE_USAGE, "unknown %s \"%.60s\"; see heirflow --help",
+                         *name == '-' ? "option" : "command", name);
+    if (ret_options->command->hidden) /* started by us; its arguments, if any, are its own */
+        return true;
+    return parse_options(argc - 1, argv + 1, ret_options, error) &&
+           (ret_options->help || parse_rest(argc - 1, argv + 1, ret_options, error));
+}
+
+/* ---------------------------------------------------------------------------------------------- help */
+
+static void print_program_help(FILE *stream)
+{
+    fputs("heirflow runs one scheduler on one node out of many; the oldest live registrant inherits it.\n\n"
+          "usage: heirflow COMMAND [OPTION...]\n\n",
+          stream);
+    for (const struct command *command = commands; command->name; command++) {
+        if (!command->hidden)
+            fprintf(stream, "  %-8s %s\n", command->name, command->purpose);
+    }
+    fputs("\nheirflow COMMAND --help says more; every key of the configuration is in docs/configuration.md.\n"
+          "Exit codes: 0 fine, 1 a negative answer, 2 usage or configuration, 3 database, 4 broker.\n",
+          stream);
+}
+
+static void print_option(const struct option_spec *spec, FILE *stream)
+{
+    char left[40];
+    (void)snprintf(left, sizeof left, "--%s%s%s", spec->name, spec->argument ? " " : "", spec->argument ? spec->argument : "");
+    fprintf(stream, "  %-16s %s\n", left, spec->help);
+}
+
+void options_print_help(const struct command *command, FILE *stream)
+{
+    if (!command) {
+        print_program_help(stream);
+        return;
+    }
+    fprintf(stream, "%s\n\nusage: heirflow %s%s%s%s\n\n", command->purpose, command->name,
+            *command->letters ? " [OPTION...]" : "", command->takes_command ? " [-- COMMAND [ARG...]]" : "",
+            command->run_bare == commands_help ? " [COMMAND]" : "");
+    for (int i = 0; i < SPEC_COUNT; i++) {
+        if (takes(command, specs[i].letter))
+            print_option(&specs[i], stream);
+    }
+    if (command->details)
+        fprintf(stream, "\n%s\n", command->details);
+    if (command->run)
+        fputs("\nFiles: /etc/heirflow/heirflow.json; every key has a variable HEIRFLOW_... as its twin.\n", stream);
+    fprintf(stream, "Exit codes: %s.\nExample: %s\n", command->exit_codes, command->example);
+}
