@@ -429,7 +429,8 @@ static bool read_file(const char *path, char **ret_text, struct error *error)
     cleanup_file FILE *file = fopen(path, "re");
     cleanup_free char *text = malloc(FILE_BYTES_MAX + 1);
     if (!file || !text)
-        return error_set(error, EXIT_CODE_USAGE, "cannot read %s: %s", path, strerror(errno));
+        return error_set(error, EXIT_CODE_USAGE, "cannot read %.300s: %s: name another file, or let this user read it",
+                         path, strerror(errno));
     errno = 0;
     size_t length = fread(text, 1, FILE_BYTES_MAX, file);
     if (ferror(file))

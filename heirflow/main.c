@@ -30,7 +30,8 @@ int main(int argc, char **argv)
     struct options options;
     struct error error;
     if (!options_parse(argc, argv, &options, &error)) {
-        fprintf(stderr, "heirflow: %s\n", error.text);
+        fprintf(stderr, "heirflow%s%s: %s\n", options.command ? " " : "", options.command ? options.command->name : "",
+                error.text);
         return error.exit_code;
     }
     int code = run(&options);

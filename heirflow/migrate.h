@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config.h"
+#include "postgres.h"
 
 struct migration {
     int version;
@@ -14,3 +15,7 @@ int migrate_newest_version(void);
 
 /* `heirflow migrate`: safe to run from many nodes at once. Prints what it did; returns the exit code. */
 int migrate_run(const struct config *config);
+
+/* Can this program work with the schema as it is? It can with its own version and with the next. Errors name the remedy,
+ * `heirflow migrate` or an upgrade of this node; they are retryable only if the connection broke. */
+bool migrate_check_version(struct postgres_session *session, const char *schema, struct error *error);

@@ -45,12 +45,13 @@ const struct command commands[] = {
      .letters = "cgn",
      .takes_command = true,
      .details = "The command after -- goes before \"scheduler.command\" of the configuration.\n"
-                "SIGTERM or SIGINT stops the scheduler, hands over and leaves; a second SIGINT does so at once.",
+                "SIGTERM or SIGINT stops the scheduler, hands over and leaves; a second\n"
+                "SIGINT does so at once.",
      .exit_codes = "0 left in peace, 1 gave up, 2 usage or configuration, 3 database",
      .example = "heirflow run --group airflow-scheduler -- airflow scheduler",
      .run = run_wrapper},
     {.name = "status",
-     .purpose = "Show the roster in succession order and why each standby is not the heir.",
+     .purpose = "Show the roster in succession order; why each standby is not heir.",
      .letters = "cgj",
      .exit_codes = EXIT_GROUP,
      .example = "heirflow status --group airflow-scheduler",
@@ -64,13 +65,13 @@ const struct command commands[] = {
     {.name = "news",
      .purpose = "Show what happened in the group, one event a line.",
      .letters = "cgjlfF",
-     .details = "Read from Postgres, so it works while the broker is away. --from starts after that sequence\n"
-                "number, --limit with the latest so many; with --follow it goes on until interrupted.",
+     .details = "Read from Postgres, so it works while the broker is away. Begins with the\n"
+                "latest --limit events, or after --from; --follow ends when interrupted.",
      .exit_codes = EXIT_GROUP,
      .example = "heirflow news --follow",
      .run = commands_news},
     {.name = "check",
-     .purpose = "Check configuration, database, broker, command and timings; OK or the remedy.",
+     .purpose = "Check configuration, database, broker and command; OK or the remedy.",
      .letters = "cgn",
      .takes_command = true,
      .exit_codes = "0 all OK, 1 something is BAD, 2 usage or configuration",
@@ -79,7 +80,8 @@ const struct command commands[] = {
     {.name = "migrate",
      .purpose = "Create or upgrade the schema; safe to run from many nodes at once.",
      .letters = "c",
-     .details = "The database user needs CREATE on the database the first time and owns the schema from then on.",
+     .details = "The database user needs CREATE on the database the first time, and owns\n"
+                "the schema from then on.",
      .exit_codes = EXIT_DATABASE,
      .example = "HEIRFLOW_POSTGRES='dbname=airflow user=owner' heirflow migrate",
      .run = run_migrate},
@@ -109,11 +111,11 @@ static const struct option_spec {
     char letter; /* in struct command.letters, and getopt's value; not itself an option */
     const char *name, *argument, *help;
 } specs[] = {
-    {'c', "config", "FILE", "configuration (default $HEIRFLOW_CONFIG, /etc/heirflow/heirflow.json)"},
-    {'g', "group", "GROUP", "the scheduler's group (default \"group\" of the configuration)"},
-    {'n', "node", "NODE", "name of this member (default: the host name)"},
+    {'c', "config", "FILE", "configuration; default: see Files"},
+    {'g', "group", "GROUP", "default: \"group\" of the configuration"},
+    {'n', "node", "NODE", "name of this member; default: the host name"},
     {'j', "json", NULL, "JSON instead of a table"},
-    {'l', "limit", "N", "at most so many (default 20)"},
+    {'l', "limit", "N", "at most so many; default: 20"},
     {'f', "follow", NULL, "go on as events happen"},
     {'F', "from", "SEQUENCE", "begin after that sequence number"},
     {'h', "help", NULL, "print this"},
@@ -136,14 +138,13 @@ static bool takes(const struct command *command, char letter)
 
 /* ---------------------------------------------------------------------------------------------- parsing */
 
-static bool take_number(const char *command, const char *option, const char *text, int64_t least, int64_t *ret_number,
-                        struct error *error)
+static bool take_number(const char *option, const char *text, int64_t least, int64_t *ret_number, struct error *error)
 {
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
     if (!*text || *end || errno || number < least || number > 1000000000000)
-        return error_set(error, EXIT_CODE_USAGE, "%s: --%s takes a whole number from %lld, not \"%.40s\"", command, option,
+        return error_set(error, EXIT_CODE_USAGE, "--%s takes a whole number from %lld, not \"%.40s\"", option,
                          (long long)least, text);
     *ret_number = number;
     return true;
@@ -168,9 +169,9 @@ static bool take_option(struct options *options, int letter, struct error *error
     case 'h':
         return options->help = true;
     case 'l':
-        return take_number(options->command->name, "limit", optarg, 1, &options->limit, error);
+        return take_number("limit", optarg, 1, &options->limit, error);
     default: /* 'F', the last of the table */
-        return take_number(options->command->name, "from", optarg, 0, &options->from, error);
+        return take_number("from", optarg, 0, &options->from, error);
     }
 }
 
@@ -187,10 +188,10 @@ static bool parse_options(int argc, char **argv, struct options *options, struct
     optind = 0; /* starts afresh, also in a test's second run */
     while ((letter = getopt_long(argc, argv, "+:", known, NULL)) != -1) {
         if (letter == '?')
-            return error_set(error, EXIT_CODE_USAGE, "%s: unknown option \"%.60s\"; see heirflow %s --help", name,
-                             argv[optind - 1], name);
+            return error_set(error, EXIT_CODE_USAGE, "unknown option \"%.60s\"; see heirflow %s --help", argv[optind - 1],
+                             name);
         if (letter == ':')
-            return error_set(error, EXIT_CODE_USAGE, "%s: option \"%.60s\" needs a value; see heirflow %s --help", name,
+            return error_set(error, EXIT_CODE_USAGE, "option \"%.60s\" needs a value; see heirflow %s --help",
                              argv[optind - 1], name);
         if (!take_option(options, letter, error))
             return false;
@@ -205,7 +206,7 @@ static bool parse_rest(int argc, char **argv, struct options *options, struct er
     bool dashes = optind > 0 && strcmp(argv[optind - 1], "--") == 0;
     if (command->takes_command && dashes) {
         if (optind == argc)
-            return error_set(error, EXIT_CODE_USAGE, "%s: no command after --", command->name);
+            return error_set(error, EXIT_CODE_USAGE, "no command after --");
         options->flags.command = argv + optind;
         return true;
     }
@@ -214,9 +215,8 @@ static bool parse_rest(int argc, char **argv, struct options *options, struct er
         return true;
     }
     if (optind < argc)
-        return error_set(error, EXIT_CODE_USAGE, "%s: unexpected argument \"%.60s\"; %s heirflow %s --help", command->name,
-                         argv[optind], command->takes_command ? "the scheduler's command goes after --; see" : "see",
-                         command->name);
+        return error_set(error, EXIT_CODE_USAGE, "unexpected argument \"%.60s\"; %s heirflow %s --help", argv[optind],
+                         command->takes_command ? "the scheduler's command goes after --; see" : "see", command->name);
     return true;
 }
 
@@ -244,22 +244,24 @@ bool options_parse(int argc, char **argv, struct options *ret_options, struct er
 
 static void print_program_help(FILE *stream)
 {
-    fputs("heirflow runs one scheduler on one node out of many; the oldest live registrant inherits it.\n\n"
+    fputs("Runs one scheduler on one node of many; the oldest live registrant is its heir.\n\n"
           "usage: heirflow COMMAND [OPTION...]\n\n",
           stream);
     for (const struct command *command = commands; command->name; command++) {
         if (!command->hidden)
             fprintf(stream, "  %-8s %s\n", command->name, command->purpose);
     }
-    fputs("\nheirflow COMMAND --help says more; every key of the configuration is in docs/configuration.md.\n"
-          "Exit codes: 0 fine, 1 a negative answer, 2 usage or configuration, 3 database, 4 broker.\n",
+    fputs("\nheirflow COMMAND --help says more; docs/configuration.md has every key.\n"
+          "Exit codes: 0 fine, 1 a negative answer, 2 usage or configuration,\n"
+          "3 database, 4 broker.\n",
           stream);
 }
 
 static void print_option(const struct option_spec *spec, FILE *stream)
 {
     char left[40];
-    (void)snprintf(left, sizeof left, "--%s%s%s", spec->name, spec->argument ? " " : "", spec->argument ? spec->argument : "");
+    (void)snprintf(left, sizeof left, "--%s%s%s", spec->name, spec->argument ? " " : "",
+                   spec->argument ? spec->argument : "");
     fprintf(stream, "  %-16s %s\n", left, spec->help);
 }
 
@@ -279,6 +281,8 @@ void options_print_help(const struct command *command, FILE *stream)
     if (command->details)
         fprintf(stream, "\n%s\n", command->details);
     if (command->run)
-        fputs("\nFiles: /etc/heirflow/heirflow.json; every key has a variable HEIRFLOW_... as its twin.\n", stream);
+        fputs("\nFiles: $HEIRFLOW_CONFIG, else /etc/heirflow/heirflow.json. A variable\n"
+              "HEIRFLOW_..., named like a key, goes before the file.\n",
+              stream);
     fprintf(stream, "Exit codes: %s.\nExample: %s\n", command->exit_codes, command->example);
 }

@@ -12,12 +12,12 @@ struct options;
 
 struct command {
     const char *name;
-    const char *purpose;   /* one line */
-    const char *letters;   /* options it takes, see options.c */
-    const char *details;   /* NULL or further lines of --help */
+    const char *purpose; /* one line */
+    const char *letters; /* options it takes, see options.c */
+    const char *details; /* NULL or further lines of --help */
     const char *exit_codes;
     const char *example;
-    bool takes_command;    /* `-- COMMAND [ARG...]` */
+    bool takes_command; /* `-- COMMAND [ARG...]` */
     bool hidden;
     /* Exactly one of the two. Return the exit code. */
     int (*run)(const struct config *config, const struct options *options);
@@ -28,8 +28,8 @@ struct options {
     const struct command *command;
     struct config_flags flags;
     bool help, json, follow;
-    int64_t limit; /* -1: not given */
-    int64_t from;  /* -1: not given */
+    int64_t limit;     /* -1: not given */
+    int64_t from;      /* -1: not given */
     const char *topic; /* of `heirflow help TOPIC`, or NULL */
 };
 
