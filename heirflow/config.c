@@ -2,7 +2,6 @@
  * outside struct config, never puts a secret into an error text. */
 #include "config.h"
 
-#include <amqp.h>
 #include <ctype.h>
 #include <errno.h>
 #include <libpq-fe.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker.h"
 #include "cleanup.h"
 
 #define DEFAULT_PATH "/etc/heirflow/heirflow.json"
@@ -51,9 +51,8 @@ static bool is_conninfo(const char *value)
 
 static bool is_broker(const char *value)
 {
-    struct amqp_connection_info parts;
-    cleanup_free char *copy = strdup(value);
-    return copy && amqp_parse_url(copy, &parts) == AMQP_STATUS_OK;
+    struct error ignored; /* `expected` says it */
+    return broker_check_url(value, &ignored);
 }
 
 static bool is_exchange(const char *value)

@@ -1,7 +1,8 @@
 /* Stands in for modules that are not there yet, so that everything links. */
 #include "keeper.h"
 #include "postgres.h"
-#include "wrapper.h"
+
+int wrapper_run(const struct config *config);
 
 __attribute__((weak)) int keeper_main(void)
 {
