@@ -1,3 +1,584 @@
+/* Owns the loop and everything on it: callbacks become events, succession.c's orders are carried out.
+ * Never decides anything about the succession. */
 #include "wrapper.h"
 
-typedef int wrapper_is_empty;
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "keeper.h"
+#include "news.h"
+#include "postgres.h"
+#include "roster.h"
+#include "seat.h"
+#include "succession.h"
+#include "uuid.h"
+
+#define NEWS_PER_REQUEST 64
+#define NEWS_KEPT 1024
+#define RECONNECT_FIRST_MS 20
+#define RECONNECT_MOST_MS 1000
+#define NEWS_STOP_MS 2000
+
+/* One keeper a term; the last one may still be on its way out when the next begins. */
+struct reign {
+    struct wrapper *wrapper;
+    struct keeper *keeper;
+    bool tree_dead;
+};
+
+struct wrapper {
+    const struct config *config;
+    uv_loop_t loop;
+    uv_timer_t wake, reconnect;
+    uv_signal_t terminate, interrupt, hangup;
+    struct postgres *postgres;
+    struct roster roster;
+    struct seat seat;
+    struct news *news;
+    struct succession succession;
+    struct reign *reign;
+    int reigns;
+
+    struct event events[16]; /* raised while a step is being carried out */
+    int event_count;
+    bool stepping, leaving;
+    int64_t reconnect_ms;
+    char last_fault[sizeof((struct error){0}.text)];
+
+    json_t *outbox;          /* this member's own news, not yet in the database */
+    size_t outbox_sent;      /* how many of them the request under way carries */
+    int64_t outbox_lost;
+    int64_t unpublished_since_ms;
+
+    pid_t pid;               /* the scheduler's */
+    const char *scheduler_state;
+    char started_at[32];
+    int64_t restarts;
+    int64_t lease_warned_ms;
+};
+
+static void raise_event(struct wrapper *self, struct event event);
+
+/* ---- what this member says ---- */
+
+static void keep_news(struct wrapper *self, const char *event, const char *reason, int64_t term, json_t *data)
+{
+    char id[UUID_SIZE];
+    uuid_draw(id);
+    if (json_array_size(self->outbox) >= NEWS_KEPT) {
+        (void)json_array_remove(self->outbox, self->outbox_sent);
+        if (++self->outbox_lost == 1)
+            log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
+    }
+    (void)json_array_append_new(self->outbox, json_pack("{s:s, s:s, s:s?, s:I, s:o?}", "id", id, "event", event, "reason",
+                                                        reason, "term", (json_int_t)term, "data", data));
+}
+
+static json_t *news_to_send(struct wrapper *self)
+{
+    json_t *some = json_array();
+    size_t i;
+    json_t *one;
+    json_array_foreach(self->outbox, i, one) {
+        if (i < NEWS_PER_REQUEST)
+            (void)json_array_append(some, one);
+    }
+    return some;
+}
+
+static void news_arrived(struct wrapper *self)
+{
+    for (; self->outbox_sent > 0; self->outbox_sent--)
+        (void)json_array_remove(self->outbox, 0);
+}
+
+static json_t *describe_scheduler(const struct wrapper *self)
+{
+    if (!self->scheduler_state)
+        return NULL;
+    return json_pack("{s:s, s:I, s:s, s:I}", "state", self->scheduler_state, "pid", (json_int_t)self->pid, "started_at",
+                     self->started_at, "restarts", (json_int_t)self->restarts);
+}
+
+static json_t *describe_self(const struct wrapper *self)
+{
+    const struct succession *succession = &self->succession;
+    int64_t lease_ms = succession->observed ? succession->view.lease_ms : self->config->lease_ms;
+    const char *why = succession_why_ineligible(succession, clock_now_ms());
+    json_t *object = json_pack("{s:s, s:s, s:b, s:I, s:I}", "node", self->config->node, "version", HEIRFLOW_VERSION,
+                               "eligible", !why, "lease_ms", (json_int_t)self->config->lease_ms, "heartbeat_ms",
+                               (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms));
+    if (why)
+        (void)json_object_set_new(object, "reason", json_string(why));
+    if (succession->closing_reason[0])
+        (void)json_object_set_new(object, "registered_because", json_string(succession->closing_reason));
+    if (self->scheduler_state)
+        (void)json_object_set_new(object, "scheduler", describe_scheduler(self));
+    return object;
+}
+
+/* ---- the scheduler ---- */
+
+static void describe_end(int status, char *text, size_t size)
+{
+    if (WIFSIGNALED(status))
+        (void)snprintf(text, size, "killed by signal %d (SIG%s)", WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
+    else
+        (void)snprintf(text, size, "exit status %d", WEXITSTATUS(status));
+}
+
+static void on_started(struct wrapper *self, pid_t pid)
+{
+    struct tm utc;
+    time_t now = time(NULL);
+    gmtime_r(&now, &utc);
+    (void)strftime(self->started_at, sizeof self->started_at, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    self->pid = pid;
+    self->scheduler_state = "running";
+    raise_event(self, (struct event){.type = EVENT_SCHEDULER_STARTED});
+}
+
+static void on_tree_dead(struct reign *reign)
+{
+    struct wrapper *self = reign->wrapper;
+    if (reign->tree_dead)
+        return;
+    reign->tree_dead = true;
+    self->reign = NULL;
+    self->scheduler_state = NULL;
+    raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
+}
+
+static void on_report(void *data, const struct keeper_report *report)
+{
+    struct reign *reign = data;
+    struct wrapper *self = reign->wrapper;
+    char text[sizeof report->text];
+    switch (report->word) {
+    case KEEPER_ECHO:
+        raise_event(self, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = report->deadline_ms});
+        break;
+    case KEEPER_STARTED:
+        on_started(self, report->pid);
+        break;
+    case KEEPER_START_FAILED:
+        log_event(LOG_ERROR, "scheduler-start-failed", "{s:s}", "reason", report->text);
+        self->scheduler_state = "failed";
+        raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = report->text});
+        break;
+    case KEEPER_EXITED:
+        describe_end(report->status, text, sizeof text);
+        self->scheduler_state = "exited";
+        raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
+        break;
+    case KEEPER_TREE_DEAD:
+        on_tree_dead(reign);
+        break;
+    case KEEPER_GONE:
+        on_tree_dead(reign);
+        keeper_free(reign->keeper);
+        free(reign);
+        self->reigns--;
+        break;
+    }
+}
+
+static void start_scheduler(struct wrapper *self, const struct order *order)
+{
+    const struct succession *succession = &self->succession;
+    struct keeper_spec spec = {
+        .config = self->config,
+        .seat = self->seat.id,
+        .lock_fd = self->seat.lock_fd,
+        .member_id = succession->term_member,
+        .term = order->term,
+        .incarnation = succession->term_incarnation,
+        .deadline_ms = order->deadline_ms,
+        .lease_ms = succession->lease_ms,
+        .fence_grace_ms = succession_fence_grace_ms(&succession->settings, succession->lease_ms),
+        .margin_ms = succession->lease_ms / 10,
+    };
+    struct error error;
+    struct reign *reign = calloc(1, sizeof *reign);
+    if (reign) {
+        reign->wrapper = self;
+        if (keeper_start(&self->loop, &spec, on_report, reign, &reign->keeper, &error)) {
+            self->reign = reign;
+            self->reigns++;
+            self->restarts = 0;
+            self->scheduler_state = "starting";
+            return;
+        }
+        log_event(LOG_ERROR, "keeper-start-failed", "{s:s}", "reason", error.text);
+        free(reign);
+    }
+    raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
+}
+
+/* ---- orders ---- */
+
+static void send_request(struct wrapper *self, const struct order *order)
+{
+    struct error error;
+    if (order->new_generation) {
+        uuid_draw(self->roster.incarnation);
+        if (!seat_raise(&self->seat, &error)) {
+            log_event(LOG_ERROR, "seat-unwritable", "{s:s}", "reason", error.text);
+            self->succession.fresh_generation = true;
+            raise_event(self, (struct event){.type = EVENT_REFUSED, .number = order->number});
+            return;
+        }
+        self->roster.generation = self->seat.generation;
+    }
+    cleanup_json json_t *about_self = describe_self(self);
+    cleanup_json json_t *news = news_to_send(self);
+    bool carries = order->request == REQUEST_HEARTBEAT || order->request == REQUEST_ABDICATE;
+    self->outbox_sent = carries ? json_array_size(news) : 0;
+    roster_send(&self->roster, order, about_self, news);
+}
+
+static void log_state(const struct wrapper *self, const struct order *order)
+{
+    json_t *term = order->term ? json_integer(order->term) : NULL;
+    json_t *member = self->succession.member_id ? json_integer(self->succession.member_id) : NULL;
+    const char *reason = order->reason[0] ? order->reason : NULL;
+    log_event(LOG_INFO, order->tell, "{s:s, s:s, s:o?, s:o?, s:s?}", "group", self->config->group, "node",
+              self->config->node, "member", member, "term", term, "reason", reason);
+}
+
+static void tell(struct wrapper *self, const struct order *order)
+{
+    const char *reason = order->reason[0] ? order->reason : NULL;
+    bool started = strcmp(order->tell, "scheduler-started") == 0;
+    json_t *pid = started ? json_integer(self->pid) : NULL;
+    log_event(LOG_INFO, order->tell, "{s:I, s:s?, s:O?}", "term", (json_int_t)order->term, "reason", reason, "pid", pid);
+    json_t *data = started ? json_pack("{s:o, s:I}", "pid", pid, "restarts", (json_int_t)self->restarts) : NULL;
+    keep_news(self, order->tell, reason, order->term, data);
+}
+
+static void on_wake(uv_timer_t *timer);
+static void close_all(struct wrapper *self);
+
+static void set_wake(struct wrapper *self, int64_t at_ms)
+{
+    if (at_ms == INT64_MAX) {
+        (void)uv_timer_stop(&self->wake);
+        return;
+    }
+    int64_t in_ms = at_ms - clock_now_ms();
+    uv_update_time(&self->loop);
+    (void)uv_timer_start(&self->wake, on_wake, in_ms > 0 ? (uint64_t)in_ms : 0, 0);
+}
+
+static void carry_out(struct wrapper *self, const struct order *order)
+{
+    struct keeper *keeper = self->reign ? self->reign->keeper : NULL;
+    switch (order->type) {
+    case ORDER_SEND:
+        send_request(self, order);
+        break;
+    case ORDER_START_SCHEDULER:
+        start_scheduler(self, order);
+        break;
+    case ORDER_SET_DEADLINE:
+        if (keeper)
+            keeper_set_deadline(keeper, order->deadline_ms);
+        break;
+    case ORDER_RESTART_SCHEDULER:
+        self->restarts++;
+        self->scheduler_state = "starting";
+        if (keeper)
+            keeper_restart(keeper);
+        break;
+    case ORDER_STOP_SCHEDULER:
+        self->scheduler_state = "stopping";
+        if (keeper)
+            keeper_stop(keeper, order->kill_at_ms);
+        break;
+    case ORDER_KILL_KEEPER:
+        if (keeper)
+            keeper_kill(keeper);
+        break;
+    case ORDER_TELL:
+        tell(self, order);
+        break;
+    case ORDER_LOG:
+        log_state(self, order);
+        break;
+    case ORDER_WAKE:
+        set_wake(self, order->at_ms);
+        break;
+    case ORDER_EXIT:
+        close_all(self);
+        break;
+    }
+}
+
+/* Carrying out an order can raise the next event: those queue up, one step at a time. */
+static void raise_event(struct wrapper *self, struct event event)
+{
+    if (self->leaving)
+        return;
+    if (self->event_count == (int)(sizeof self->events / sizeof *self->events))
+        abort(); /* cannot be: a step raises at most one event; the keeper kills the scheduler and writes the will */
+    event.now_ms = clock_now_ms();
+    self->events[self->event_count++] = event;
+    if (self->stepping)
+        return;
+    self->stepping = true;
+    for (int i = 0; i < self->event_count && !self->leaving; i++) {
+        struct orders orders;
+        struct event next = self->events[i];
+        next.now_ms = clock_now_ms();
+        succession_step(&self->succession, &next, &orders);
+        for (int k = 0; k < orders.count; k++)
+            carry_out(self, &orders.list[k]);
+    }
+    self->event_count = 0;
+    self->stepping = false;
+}
+
+/* ---- callbacks ---- */
+
+static void on_wake(uv_timer_t *timer)
+{
+    struct wrapper *self = timer->data;
+    /* after a pause much may lie waiting: hear it before judging what is late */
+    if (self->reign)
+        keeper_drain(self->reign->keeper);
+    if (!self->leaving)
+        postgres_drain(self->postgres);
+    raise_event(self, (struct event){.type = EVENT_TIMER});
+}
+
+static void log_fault(struct wrapper *self, const char *event, const struct error *error)
+{
+    bool repeated = strcmp(self->last_fault, error->text) == 0;
+    (void)snprintf(self->last_fault, sizeof self->last_fault, "%s", error->text);
+    log_event(repeated ? LOG_DEBUG : LOG_WARN, event, "{s:s}", "reason", error->text);
+}
+
+static void check_lease(struct wrapper *self, int64_t lease_ms)
+{
+    if (self->lease_warned_ms == lease_ms || lease_ms == self->config->lease_ms)
+        return;
+    self->lease_warned_ms = lease_ms;
+    const char *fault = succession_timing_fault(&self->succession.settings, lease_ms);
+    log_event(fault ? LOG_ERROR : LOG_WARN, fault ? "lease-unfit" : "lease-adopted", "{s:I, s:I, s:s?, s:s?}", "group_lease_ms",
+              (json_int_t)lease_ms, "configured_lease_ms", (json_int_t)self->config->lease_ms, "rule", fault, "remedy",
+              fault ? "remove heartbeat_ms and scheduler.fence_grace_ms, or make them fit the group's lease" : NULL);
+}
+
+/* The heir relays; others step in when news lie unpublished for longer than a lease. */
+static void wake_relay(struct wrapper *self, int64_t unpublished)
+{
+    int64_t now_ms = clock_now_ms();
+    if (unpublished <= 0)
+        self->unpublished_since_ms = 0;
+    else if (!self->unpublished_since_ms)
+        self->unpublished_since_ms = now_ms;
+    bool heir = self->succession.term != 0;
+    if (self->news && unpublished > 0 && (heir || now_ms - self->unpublished_since_ms > self->config->lease_ms))
+        news_wake(self->news, self->roster.member_id);
+}
+
+static void on_reply(void *data, uint32_t number, const struct roster_reply *reply, const struct error *error)
+{
+    struct wrapper *self = data;
+    if (!reply) {
+        log_fault(self, "database-refused", error);
+        raise_event(self, (struct event){.type = EVENT_REFUSED, .number = number});
+        return;
+    }
+    news_arrived(self);
+    self->last_fault[0] = '\0';
+    if (reply->request == REQUEST_REGISTER && reply->granted) {
+        self->roster.member_id = reply->observation.member_id;
+        memcpy(self->roster.incarnation, reply->observation.incarnation, sizeof self->roster.incarnation);
+    }
+    if (reply->request == REQUEST_ABDICATE)
+        log_event(LOG_INFO, "abdicated", "{s:I, s:s, s:s?}", "term", (json_int_t)self->succession.term, "reason",
+                  self->succession.closing_reason, "successor", reply->successor[0] ? reply->successor : NULL);
+    raise_event(self, (struct event){
+                          .type = EVENT_REPLY,
+                          .number = number,
+                          .granted = reply->granted,
+                          .observation = reply->observed ? &reply->observation : NULL,
+                          .refusal = reply->refusal,
+                      });
+    if (reply->observed && !self->leaving) {
+        check_lease(self, reply->observation.lease_ms);
+        wake_relay(self, reply->unpublished);
+    }
+}
+
+static void on_connected(void *data)
+{
+    struct wrapper *self = data;
+    self->reconnect_ms = 0;
+    self->last_fault[0] = '\0';
+    log_event(LOG_INFO, "database-connected", NULL);
+    raise_event(self, (struct event){.type = EVENT_CONNECTED});
+}
+
+static void on_reconnect(uv_timer_t *timer)
+{
+    struct wrapper *self = timer->data;
+    postgres_connect(self->postgres);
+}
+
+/* Back off, because a dropped client's backend may hold the throne's row until its commit has ended. */
+static void on_disconnected(void *data, const struct error *error)
+{
+    struct wrapper *self = data;
+    self->outbox_sent = 0;
+    log_fault(self, "database-away", error);
+    raise_event(self, (struct event){.type = EVENT_DISCONNECTED});
+    if (self->leaving)
+        return;
+    self->reconnect_ms = self->reconnect_ms ? self->reconnect_ms * 2 : RECONNECT_FIRST_MS;
+    if (self->reconnect_ms > RECONNECT_MOST_MS)
+        self->reconnect_ms = RECONNECT_MOST_MS;
+    uv_update_time(&self->loop);
+    (void)uv_timer_start(&self->reconnect, on_reconnect, (uint64_t)self->reconnect_ms, 0);
+}
+
+static void on_notify(void *data, const char *payload)
+{
+    struct wrapper *self = data;
+    cleanup_json json_t *object = json_loads(payload, 0, NULL);
+    const char *group = json_string_value(json_object_get(object, "group"));
+    bool ours = group && strcmp(group, self->config->group) == 0 &&
+                json_integer_value(json_object_get(object, "member_id")) == self->roster.member_id;
+    if (ours)
+        raise_event(self, (struct event){.type = EVENT_WOKEN});
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct wrapper *self = handle->data;
+    if (number == SIGHUP) {
+        log_event(LOG_WARN, "reload-ignored", "{s:s}", "remedy", "restart this wrapper to change its configuration");
+        return;
+    }
+    bool now = number == SIGINT && self->succession.quitting;
+    log_event(LOG_INFO, "leaving", "{s:s, s:b}", "signal", number == SIGINT ? "SIGINT" : "SIGTERM", "at_once", now);
+    raise_event(self, (struct event){.type = now ? EVENT_QUIT_NOW : EVENT_QUIT});
+}
+
+static void on_news_state(void *data, const char *state, const char *detail, int64_t published)
+{
+    (void)data;
+    bool bad = strcmp(state, "news-unreachable") == 0;
+    log_event(bad ? LOG_WARN : LOG_INFO, state, "{s:s?, s:I}", "reason", detail, "published", (json_int_t)published);
+}
+
+/* ---- beginning and end ---- */
+
+static void on_postgres_closed(void *data)
+{
+    struct wrapper *self = data;
+    self->postgres = NULL;
+}
+
+static void close_all(struct wrapper *self)
+{
+    self->leaving = true;
+    if (self->news)
+        news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
+    uv_close((uv_handle_t *)&self->wake, NULL);
+    uv_close((uv_handle_t *)&self->reconnect, NULL);
+    uv_close((uv_handle_t *)&self->terminate, NULL);
+    uv_close((uv_handle_t *)&self->interrupt, NULL);
+    uv_close((uv_handle_t *)&self->hangup, NULL);
+    postgres_destroy(self->postgres, on_postgres_closed, self);
+}
+
+static void start_signal(struct wrapper *self, uv_signal_t *handle, int number)
+{
+    (void)uv_signal_init(&self->loop, handle); /* these two fail only without memory for the loop's pipe */
+    handle->data = self;
+    (void)uv_signal_start(handle, on_signal, number);
+}
+
+static bool create_postgres(struct wrapper *self, struct error *error)
+{
+    const struct config *config = self->config;
+    char name[64]; /* the server cuts application_name at 63 bytes */
+    (void)snprintf(name, sizeof name, "heirflow:%.30s:%.20s", config->group, config->node);
+    struct postgres_settings settings = {
+        .conninfo = config->postgres,
+        .application_name = name,
+        .schema = config->schema,
+        .attempt_ms = config->lease_ms / 3,
+        .lock_timeout_ms = config->lease_ms / 3,
+        .listen = "heirflow_wake",
+        .on_connected = on_connected,
+        .on_disconnected = on_disconnected,
+        .on_notify = on_notify,
+        .data = self,
+    };
+    self->postgres = postgres_create(&self->loop, &settings, error);
+    return self->postgres != NULL;
+}
+
+static bool begin(struct wrapper *self, struct error *error)
+{
+    const struct config *config = self->config;
+    struct succession_settings settings = config_succession(config);
+    succession_init(&self->succession, &settings);
+    if (!seat_take(config->run_directory, config->group, 2 * config->lease_ms, &self->seat, error))
+        return false;
+    if (!create_postgres(self, error))
+        return false;
+    if (!news_start(config, on_news_state, self, &self->news, error)) {
+        postgres_destroy(self->postgres, on_postgres_closed, self);
+        return false;
+    }
+    self->outbox = json_array();
+    self->roster = (struct roster){
+        .postgres = self->postgres,
+        .group = config->group,
+        .node = config->node,
+        .seat = self->seat.id,
+        .lease_ms = config->lease_ms,
+        .on_reply = on_reply,
+        .data = self,
+    };
+    (void)uv_timer_init(&self->loop, &self->wake); /* cannot fail */
+    (void)uv_timer_init(&self->loop, &self->reconnect);
+    self->wake.data = self->reconnect.data = self;
+    start_signal(self, &self->terminate, SIGTERM);
+    start_signal(self, &self->interrupt, SIGINT);
+    start_signal(self, &self->hangup, SIGHUP);
+    postgres_connect(self->postgres);
+    return true;
+}
+
+int wrapper_run(const struct config *config)
+{
+    struct wrapper self = {.config = config};
+    struct error error;
+    (void)signal(SIGPIPE, SIG_IGN); /* a peer that hangs up is an error code to us */
+    if (uv_loop_init(&self.loop) != 0) {
+        log_event(LOG_ERROR, "start-failed", "{s:s}", "reason", "no event loop: out of descriptors?");
+        return EXIT_CODE_NEGATIVE;
+    }
+    log_event(LOG_INFO, "starting", "{s:s, s:s, s:s}", "group", config->group, "node", config->node, "version",
+              HEIRFLOW_VERSION);
+    bool begun = begin(&self, &error);
+    if (!begun)
+        log_event(LOG_ERROR, "start-failed", "{s:s}", "reason", error.text);
+    (void)uv_run(&self.loop, UV_RUN_DEFAULT);
+    news_stop(self.news, NEWS_STOP_MS);
+    if (begun)
+        log_event(LOG_INFO, "left", "{s:s, s:s}", "group", config->group, "node", config->node);
+    json_decref(self.outbox);
+    seat_release(&self.seat);
+    (void)uv_loop_close(&self.loop);
+    return begun ? EXIT_CODE_OK : (int)error.exit_code;
+}

@@ -298,7 +298,7 @@ declare
 begin
     for e in select value from jsonb_array_elements(p_news) loop
         perform tell(p_group, e->>'event', coalesce(e->>'node', p_node), p_node,
-                     (e->>'term')::bigint, e->>'reason', e->'data', (e->>'id')::uuid);
+                     (e->>'term')::bigint, e->>'reason', nullif(e->'data', 'null'), (e->>'id')::uuid);
     end loop;
 end $$;
 comment on function tell_all(text, text, jsonb) is 'events that a member tells of itself, each once by its id; locks the news counter';
