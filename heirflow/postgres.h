@@ -12,13 +12,14 @@
 struct postgres;
 
 struct postgres_settings {
-    const char *conninfo;         /* connection string or URI; several hosts are tried one at a time, in turn */
+    const char *conninfo; /* connection string or URI; several hosts are tried one at a time, in turn */
     const char *application_name;
-    const char *schema;           /* becomes the session's search_path */
-    int64_t attempt_ms;           /* at most this long for one address (TCP, TLS, log-in and set-up together) */
-    int64_t lock_timeout_ms;      /* server-side, 0 for none */
-    const char *listen;           /* channel to LISTEN on, or NULL */
-    /* All strings are copied. Callbacks run on the loop; none runs from inside a postgres_* call other than postgres_drain. */
+    const char *schema;      /* becomes the session's search_path */
+    int64_t attempt_ms;      /* at most this long for one address (TCP, TLS, log-in and set-up together) */
+    int64_t lock_timeout_ms; /* server-side, 0 for none */
+    const char *listen;      /* channel to LISTEN on, or NULL */
+    /* All strings are copied. Callbacks run on the loop; none runs from inside a postgres_* call other than
+     * postgres_drain and postgres_give_up. Callbacks may call any of these functions. */
     void (*on_connected)(void *data);
     /* Connecting failed on every address, or an established connection was lost or dropped. The connection is closed by
      * now; a pending query's callback has run before. Reconnecting is the owner's decision: postgres_connect again. */
@@ -34,13 +35,17 @@ struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings
  * recovery and is no transaction pooler. Does nothing if connecting or connected. */
 void postgres_connect(struct postgres *self);
 
+/* Ends the attempts under way at once: on_disconnected runs before it returns and tells what failed so far. */
+void postgres_give_up(struct postgres *self);
+
 /* Reply: `result` is borrowed and only valid during the call; NULL on failure. `warning` is the text of the first WARNING
  * the server sent during the statement, or NULL. */
 typedef void postgres_reply_cb(void *data, const PGresult *result, const char *warning, const struct error *error);
 
-/* Sends one parameterised statement (text format; NULL for SQL null). One at a time: it is an error of the caller to send
- * while busy. When no complete reply has come within timeout_ms the connection is dropped (never PQcancel) and the
- * callback and then on_disconnected run. */
+/* Sends one parameterised statement (text format; NULL for SQL null); without parameters it may be several statements, run
+ * as one transaction, of which the last one's result counts. One at a time: it is an error of the caller to send while
+ * busy. When no complete reply has come within timeout_ms the connection is dropped (never PQcancel) and the callback and
+ * then on_disconnected run. */
 void postgres_query(struct postgres *self, const char *sql, int count, const char *const *values, int64_t timeout_ms,
                     postgres_reply_cb *callback, void *data);
 
