@@ -15,14 +15,15 @@ import tempfile
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(SOURCE / "tests" / "support"), str(SOURCE / "provision")]
 import processes  # noqa: E402
 import servers  # noqa: E402
+import shared_rabbitmq as shared_brokers  # noqa: E402
 import witness as witnesses  # noqa: E402
 import wrapper as wrappers  # noqa: E402
 from processes import wait_for  # noqa: E402,F401  (tests import it from here)
 
-SOURCE = pathlib.Path(__file__).resolve().parent.parent
 numbers = itertools.count(1)
 lasting = set()  # pids that outlive a test
 
@@ -269,7 +270,7 @@ def shared_rabbitmq(run_folder):
     with open(run_folder / "rabbitmq.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shared.mkdir(mode=0o755, exist_ok=True)
-        broker, holder = servers.shared_rabbitmq(shared, int(os.environ["HEIRFLOW_TESTS_OWNER"]))
+        broker, holder = shared_brokers.attend(shared, int(os.environ["HEIRFLOW_TESTS_OWNER"]))
     lasting.add(holder)
     return broker
 
