@@ -1,25 +1,495 @@
-/* Owns the commands that read; never changes anything in the database. */
+/* Owns the commands that read, and how what they found is printed. Never changes anything in the database; nothing that
+ * came from there reaches the terminal with its control characters. */
 #include "commands.h"
 
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "cleanup.h"
+#include "clock.h"
 #include "migrate.h"
+#include "postgres.h"
+
+#define CALL_MS 10000
+#define OPEN_MS 15000
+#define POLL_MS 2000 /* notifications are a hint: look this often without */
+#define RECONNECT_MS 1000
+#define PAGE 200
+#define DEFAULT_LIMIT 20
+
+static int fail(const char *command, const struct error *error)
+{
+    (void)fflush(stdout);
+    fprintf(stderr, "heirflow %s: %s\n", command, error->text);
+    return error->exit_code;
+}
+
+/* ---------------------------------------------------------------------------------------------- the database */
+
+static bool open_session(const struct config *config, const char *name, const char *listen,
+                         struct postgres_session **ret_session, struct error *error)
+{
+    struct postgres_settings settings = {.conninfo = config->postgres,
+                                         .application_name = name,
+                                         .schema = config->schema,
+                                         .attempt_ms = 5000,
+                                         .listen = listen};
+    cleanup_result PGresult *result = NULL;
+    struct postgres_session *session = NULL;
+    if (!postgres_session_open(&settings, OPEN_MS, &session, error))
+        return false;
+    if (!migrate_check_version(session, config->schema, error) ||
+        !postgres_session_call(session, "set timezone = 'UTC'", 0, NULL, CALL_MS, &result, error)) {
+        postgres_session_close(session);
+        return false;
+    }
+    *ret_session = session;
+    return true;
+}
+
+/* One row; the first column is JSON (null for SQL null), the second the database's time in seconds. */
+static bool ask(struct postgres_session *session, const char *sql, int count, const char *const *values, json_t **ret_json,
+                double *ret_now, struct error *error)
+{
+    cleanup_result PGresult *result = NULL;
+    if (!postgres_session_call(session, sql, count, values, CALL_MS, &result, error))
+        return false;
+    json_error_t fault;
+    *ret_now = strtod(PQgetvalue(result, 0, 1), NULL);
+    *ret_json = PQgetisnull(result, 0, 0) ? json_null() : json_loads(PQgetvalue(result, 0, 0), JSON_DECODE_ANY, &fault);
+    return *ret_json || error_set(error, EXIT_CODE_DATABASE, "the database sent unusable JSON: %s", fault.text);
+}
+
+/* "there is no group ..., there are: ..." */
+static int refuse_group(struct postgres_session *session, const struct config *config, const char *command)
+{
+    struct error error;
+    cleanup_result PGresult *names = NULL;
+    if (!postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
+                               CALL_MS, &names, &error))
+        return fail(command, &error);
+    (void)error_set(&error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
+                    config->group, PQgetvalue(names, 0, 0));
+    return fail(command, &error);
+}
+
+/* ---------------------------------------------------------------------------------------------- tables */
+
+enum { COLUMNS_MAX = 6, CELL_BYTES = 160 };
+
+struct table {
+    int columns, rows;
+    char (*cells)[COLUMNS_MAX][CELL_BYTES];
+};
+
+static void cleanup_table_(struct table *table)
+{
+    free(table->cells);
+}
+#define cleanup_table __attribute__((cleanup(cleanup_table_)))
+
+/* Where the n-th character of UTF-8 text begins, or its end. */
+static char *character(char *text, int n)
+{
+    for (; *text; text++) {
+        if (((unsigned char)*text & 0xc0) != 0x80 && n-- == 0)
+            break;
+    }
+    return text;
+}
+
+static int width_of(char *text)
+{
+    int width = 0;
+    while (*character(text, width))
+        width++;
+    return width;
+}
+
+/* Control characters become '?', those of U+0080 to U+009F included. */
+static void clean(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
+            *c = '?';
+        else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
+            c[0] = c[1] = '?';
+    }
+}
+
+/* One row; cells beyond `most` characters are cut. */
+static void table_add(struct table *table, int most, const char *const *cells)
+{
+    void *grown = realloc(table->cells, sizeof *table->cells * (size_t)(table->rows + 1));
+    if (!grown)
+        return;
+    table->cells = grown;
+    for (int i = 0; i < table->columns; i++) {
+        char *cell = table->cells[table->rows][i];
+        (void)snprintf(cell, CELL_BYTES, "%s", cells[i] ? cells[i] : "");
+        clean(cell);
+        if (i < table->columns - 1 && width_of(cell) > most)
+            strcpy(character(cell, most - 1), "~");
+    }
+    table->rows++;
+}
+
+static void table_print(struct table *table)
+{
+    int widths[COLUMNS_MAX] = {0};
+    for (int row = 0; row < table->rows; row++) {
+        for (int i = 0; i < table->columns; i++) {
+            int width = width_of(table->cells[row][i]);
+            widths[i] = width > widths[i] ? width : widths[i];
+        }
+    }
+    for (int row = 0; row < table->rows; row++) {
+        int owed = 0; /* blanks are only printed before something */
+        for (int i = 0; i < table->columns; i++) {
+            char *cell = table->cells[row][i];
+            if (*cell) {
+                printf("%*s%s", owed, "", cell);
+                owed = 0;
+            }
+            owed += widths[i] - width_of(cell) + 2;
+        }
+        putchar('\n');
+    }
+}
+
+/* "0.4 s", "12 s", "3 min", "3 h 12 min", "5 d 2 h" */
+static void format_duration(double seconds, char *buffer, size_t size)
+{
+    seconds = seconds > 0 ? seconds : 0;
+    long long whole = (long long)seconds;
+    if (seconds < 1)
+        (void)snprintf(buffer, size, "%d ms", (int)(seconds * 1000));
+    else if (whole < 120)
+        (void)snprintf(buffer, size, "%lld s", whole);
+    else if (whole < 2 * 3600)
+        (void)snprintf(buffer, size, "%lld min", whole / 60);
+    else if (whole < 2 * 86400)
+        (void)snprintf(buffer, size, "%lld h %lld min", whole / 3600, whole / 60 % 60);
+    else
+        (void)snprintf(buffer, size, "%lld d %lld h", whole / 86400, whole / 3600 % 24);
+}
+
+static const char *text_of(json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static long long number_of(json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+/* Seconds since the epoch of "2026-11-21T23:00:01.5+00:00" or "...Z"; negative where there is none. */
+static double time_of(json_t *object, const char *key)
+{
+    struct tm parts = {0};
+    const char *end = strptime(text_of(object, key), "%Y-%m-%dT%H:%M:%S", &parts);
+    if (!end)
+        return -1;
+    return (double)timegm(&parts) + (*end == '.' ? strtod(end, NULL) : 0);
+}
+
+static int print_json(json_t *value)
+{
+    (void)json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII); /* ASCII: no control character gets through */
+    putchar('\n');
+    return EXIT_CODE_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------- status */
+
+static void describe_scheduler(json_t *scheduler, double now, char *buffer, size_t size)
+{
+    char uptime[32] = "";
+    long long restarts = number_of(scheduler, "restarts");
+    double started_at = time_of(scheduler, "started_at");
+    if (started_at >= 0)
+        format_duration(now - started_at, uptime, sizeof uptime);
+    (void)snprintf(buffer, size, "%s%s%s", text_of(scheduler, "state"), *uptime ? " " : "", uptime);
+    size_t length = strlen(buffer);
+    if (restarts && length < size)
+        (void)snprintf(buffer + length, size - length, ", %lld restart%s", restarts, restarts == 1 ? "" : "s");
+}
+
+static void print_members(json_t *status, double now)
+{
+    cleanup_table struct table table = {.columns = 6};
+    size_t index;
+    json_t *member;
+    table_add(&table, 22, (const char *[]){"RANK", "NODE", "ROLE", "SEEN", "SCHEDULER", "WHY NOT HEIR"});
+    json_array_foreach(json_object_get(status, "members"), index, member)
+    {
+        char rank[24], seen[48], scheduler[96];
+        (void)snprintf(rank, sizeof rank, "%4lld", number_of(member, "rank"));
+        format_duration((double)number_of(member, "seen_ms_ago") / 1000, seen, sizeof seen - 5);
+        strcat(seen, " ago");
+        describe_scheduler(json_object_get(member, "scheduler"), now, scheduler, sizeof scheduler);
+        table_add(&table, 22,
+                  (const char *[]){rank, text_of(member, "node"), text_of(member, "role"), seen,
+                                   *scheduler ? scheduler : "-", text_of(member, "reason")});
+    }
+    table_print(&table);
+}
+
+static void print_status(json_t *status, double now)
+{
+    char since[32], lease[32], group[400], heir[400];
+    json_t *holder = json_object_get(status, "heir");
+    (void)snprintf(group, sizeof group, "%s", text_of(status, "group"));
+    (void)snprintf(heir, sizeof heir, "%s", text_of(holder, "node"));
+    clean(group);
+    clean(heir);
+    format_duration((double)number_of(status, "lease_ms") / 1000, lease, sizeof lease);
+    format_duration(now - time_of(status, "acceded_at"), since, sizeof since);
+    printf("group %s, term %lld, lease %s", group, number_of(status, "term"), lease);
+    if (json_is_object(holder))
+        printf(", heir %s for %s\n", heir, since);
+    else
+        printf(", no heir at present\n");
+    if (json_is_true(json_object_get(status, "paused")))
+        puts("paused: nobody takes over");
+    if (number_of(status, "unpublished") > 0)
+        printf("%lld news not yet published to RabbitMQ\n", number_of(status, "unpublished"));
+    putchar('\n');
+    print_members(status, now);
+}
 
 int commands_status(const struct config *config, const struct options *options)
 {
-    return EXIT_CODE_NEGATIVE;
+    struct error error;
+    struct postgres_session *session = NULL;
+    cleanup_json json_t *status = NULL;
+    double now = 0;
+    int code = EXIT_CODE_OK;
+    if (!open_session(config, "heirflow status", NULL, &session, &error) ||
+        !ask(session, "select status($1), extract(epoch from clock_timestamp())", 1, (const char *[]){config->group},
+             &status, &now, &error))
+        code = fail("status", &error);
+    else if (json_is_null(status))
+        code = refuse_group(session, config, "status");
+    else if (options->json)
+        code = print_json(status);
+    else
+        print_status(status, now);
+    postgres_session_close(session);
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------------- history */
+
+static void print_history(json_t *terms, double now)
+{
+    cleanup_table struct table table = {.columns = 6};
+    size_t index;
+    json_t *term;
+    table_add(&table, 24, (const char *[]){"TERM", "NODE", "BEGAN (UTC)", "LASTED", "GAP", "ENDED"});
+    json_array_foreach(terms, index, term)
+    {
+        char number[24], began[24], lasted[32], gap[32] = "-", ended[160];
+        double ended_at = time_of(term, "ended_at");
+        (void)snprintf(number, sizeof number, "%lld", number_of(term, "term"));
+        (void)snprintf(began, sizeof began, "%.19s", text_of(term, "began_at"));
+        began[strcspn(began, "T")] = ' ';
+        format_duration((ended_at < 0 ? now : ended_at) - time_of(term, "began_at"), lasted, sizeof lasted);
+        if (json_is_integer(json_object_get(term, "gap_ms")))
+            format_duration((double)number_of(term, "gap_ms") / 1000, gap, sizeof gap);
+        (void)snprintf(ended, sizeof ended, "%s%s%s", ended_at < 0 ? "still heir" : text_of(term, "ended_by"),
+                       *text_of(term, "reason") ? ": " : "", text_of(term, "reason"));
+        table_add(&table, 24, (const char *[]){number, text_of(term, "node"), began, lasted, gap, ended});
+    }
+    table_print(&table);
 }
 
 int commands_history(const struct config *config, const struct options *options)
 {
-    return EXIT_CODE_NEGATIVE;
+    struct error error;
+    struct postgres_session *session = NULL;
+    cleanup_json json_t *terms = NULL;
+    double now = 0;
+    int code = EXIT_CODE_OK;
+    char limit[24];
+    (void)snprintf(limit, sizeof limit, "%lld", (long long)(options->limit < 0 ? DEFAULT_LIMIT : options->limit));
+    if (!open_session(config, "heirflow history", NULL, &session, &error) ||
+        !ask(session,
+             "select case when news_last($1) is not null then history($1, least($2::bigint, 1000000)::integer) end,"
+             " extract(epoch from clock_timestamp())",
+             2, (const char *[]){config->group, limit}, &terms, &now, &error))
+        code = fail("history", &error);
+    else if (json_is_null(terms))
+        code = refuse_group(session, config, "history");
+    else if (options->json)
+        code = print_json(terms);
+    else if (json_array_size(terms) == 0)
+        puts("no term yet: nobody has been heir so far");
+    else
+        print_history(terms, now);
+    postgres_session_close(session);
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------------- news */
+
+/* " key=value", quoted where a plain word would not do. */
+static void print_field(FILE *stream, const char *key, json_t *value)
+{
+    const char *text = json_string_value(value);
+    if (!value || json_is_null(value))
+        return;
+    fprintf(stream, " %s=", key);
+    if (text && *text && !strpbrk(text, " \"=\\\n\t"))
+        fputs(text, stream);
+    else
+        (void)json_dumpf(value, stream, JSON_ENCODE_ANY | JSON_COMPACT);
+}
+
+/* "2026-11-21T23:00:01.123Z 12 acceded sched1 term=5 reason=takeover member_id=3" */
+static void print_event(json_t *body, bool as_json)
+{
+    if (as_json) {
+        (void)json_dumpf(body, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+        putchar('\n');
+        return;
+    }
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    json_t *data = json_object_get(body, "data"), *value;
+    const char *type = text_of(body, "type"), *key;
+    FILE *stream = open_memstream(&line, &size);
+    if (!stream)
+        return;
+    fprintf(stream, "%s %6lld %s %s", text_of(body, "time"), number_of(data, "sequence"),
+            strncmp(type, "heirflow.", 9) == 0 ? type + 9 : type,
+            *text_of(body, "subject") ? text_of(body, "subject") : "-");
+    print_field(stream, "term", json_object_get(data, "term"));
+    print_field(stream, "reason", json_object_get(data, "reason"));
+    json_object_foreach(data, key, value)
+    {
+        if (strcmp(key, "sequence") != 0 && strcmp(key, "term") != 0 && strcmp(key, "reason") != 0)
+            print_field(stream, key, value);
+    }
+    (void)fclose(stream);
+    clean(line);
+    puts(line);
+}
+
+/* Nobody reads what we print any more. */
+static bool reader_gone(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    return ferror(stdout) || (poll(&out, 1, 0) > 0 && (out.revents & POLLERR));
+}
+
+struct reading {
+    const struct config *config;
+    const struct options *options;
+    int64_t after; /* last sequence printed; -1: not begun */
+    int64_t left;  /* how many may still be printed; -1: no limit */
+};
+
+/* Where to begin; false without an error text for an unknown group. */
+static bool begin_reading(struct postgres_session *session, struct reading *reading, struct error *error)
+{
+    cleanup_result PGresult *result = NULL;
+    const struct options *options = reading->options;
+    error->text[0] = '\0';
+    if (!postgres_session_call(session, "select news_last($1)", 1, (const char *[]){reading->config->group}, CALL_MS,
+                               &result, error))
+        return false;
+    if (PQgetisnull(result, 0, 0))
+        return false;
+    int64_t last = strtoll(PQgetvalue(result, 0, 0), NULL, 10), limit = options->limit < 0 ? DEFAULT_LIMIT : options->limit;
+    reading->after = options->from >= 0 ? options->from : last > limit ? last - limit : 0;
+    reading->left = options->from >= 0 && !options->follow ? options->limit : -1;
+    return true;
+}
+
+/* Prints what is there after reading->after. */
+static bool read_on(struct postgres_session *session, struct reading *reading, struct error *error)
+{
+    int rows = PAGE;
+    while (rows == PAGE && reading->left != 0 && !reader_gone()) {
+        char after[24], page[24];
+        cleanup_result PGresult *result = NULL;
+        (void)snprintf(after, sizeof after, "%lld", (long long)reading->after);
+        (void)snprintf(page, sizeof page, "%d", PAGE);
+        if (!postgres_session_call(session, "select sequence, body from news_after($1, $2, $3)", 3,
+                                   (const char *[]){reading->config->group, after, page}, CALL_MS, &result, error))
+            return false;
+        rows = PQntuples(result);
+        for (int i = 0; i < rows && reading->left != 0; i++) {
+            cleanup_json json_t *body = json_loads(PQgetvalue(result, i, 1), 0, NULL);
+            print_event(body, reading->options->json);
+            reading->after = strtoll(PQgetvalue(result, i, 0), NULL, 10);
+            reading->left -= reading->left > 0;
+        }
+    }
+    return true;
+}
+
+/* Returns when the reader is gone, or with an error when the connection is. */
+static bool follow(struct postgres_session *session, struct reading *reading, struct error *error)
+{
+    for (;;) {
+        if (!read_on(session, reading, error))
+            return false;
+        if (reader_gone())
+            return true;
+        error->text[0] = '\0';
+        if (!postgres_session_wait(session, POLL_MS, error) && error->text[0])
+            return false;
+    }
+}
+
+/* One connection's worth of news. *ret_again: it broke, and another may carry on where this one ended. */
+static int read_news(struct reading *reading, bool *ret_again)
+{
+    struct error error;
+    struct postgres_session *session = NULL;
+    int code = EXIT_CODE_OK;
+    bool begun = reading->after >= 0, follows = reading->options->follow;
+    if (!open_session(reading->config, "heirflow news", follows ? "heirflow_news" : NULL, &session, &error)) {
+        *ret_again = begun && error.retryable;
+        return fail("news", &error);
+    }
+    if (!begun && !begin_reading(session, reading, &error))
+        code = error.text[0] ? fail("news", &error) : refuse_group(session, reading->config, "news");
+    else if (!(follows ? follow : read_on)(session, reading, &error)) {
+        *ret_again = follows && error.retryable;
+        code = fail("news", &error);
+    }
+    postgres_session_close(session);
+    return code;
 }
 
 int commands_news(const struct config *config, const struct options *options)
 {
-    return EXIT_CODE_NEGATIVE;
+    struct reading reading = {.config = config, .options = options, .after = -1};
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    (void)signal(SIGPIPE, SIG_IGN); /* `| head` is no error: reader_gone notices */
+    for (;;) {
+        bool again = false;
+        int code = read_news(&reading, &again);
+        if (code == EXIT_CODE_OK && reader_gone())
+            _exit(EXIT_CODE_OK); /* nothing is left to flush to */
+        if (!again)
+            return code;
+        (void)usleep(RECONNECT_MS * 1000);
+    }
 }
+
+/* ---------------------------------------------------------------------------------------------- without a database */
 
 int commands_version(const struct options *options)
 {
@@ -34,7 +504,7 @@ int commands_help(const struct options *options)
         for (command = commands; command->name && strcmp(command->name, options->topic) != 0; command++)
             ;
         if (!command->name) {
-            fprintf(stderr, "heirflow: unknown command \"%.60s\"; see heirflow --help\n", options->topic);
+            fprintf(stderr, "heirflow help: unknown command \"%.60s\"; see heirflow --help\n", options->topic);
             return EXIT_CODE_USAGE;
         }
     }
