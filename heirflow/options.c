@@ -12,8 +12,6 @@
 #include "migrate.h"
 #include "wrapper.h"
 
-int wrapper_run(const struct config *config); /* until wrapper.h has it */
-
 static int run_wrapper(const struct config *config, const struct options *options)
 {
     struct error error;
