@@ -109,9 +109,10 @@ static json_t *describe_self(const struct wrapper *self)
     const struct succession *succession = &self->succession;
     int64_t lease_ms = succession->observed ? succession->view.lease_ms : self->config->lease_ms;
     const char *why = succession_why_ineligible(succession, clock_now_ms());
-    json_t *object = json_pack("{s:s, s:s, s:b, s:I, s:I}", "node", self->config->node, "version", HEIRFLOW_VERSION,
+    json_t *object = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I}", "node", self->config->node, "version", HEIRFLOW_VERSION,
                                "eligible", !why, "lease_ms", (json_int_t)self->config->lease_ms, "heartbeat_ms",
-                               (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms));
+                               (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms), "highest_term",
+                               (json_int_t)succession->highest_term);
     if (why)
         (void)json_object_set_new(object, "reason", json_string(why));
     if (succession->closing_reason[0])

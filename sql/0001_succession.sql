@@ -388,7 +388,8 @@ begin
     if t.identity is not distinct from v_identity then
         v_term := t.term + 1;
     else
-        v_term := greatest(t.term + 1000 + floor(random() * 1000)::bigint, p_highest_term + 1);
+        v_term := greatest(t.term + 1000 + floor(random() * 1000)::bigint, p_highest_term + 1,
+                           (select max((r.self->>'highest_term')::bigint) + 1 from roster r where r.group_name = p_group));
     end if;
     if t.member_id is not null then
         update terms

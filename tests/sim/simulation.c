@@ -1,0 +1,956 @@
+/* A world of wrappers, keepers, networks and one database, driven by one seed, around the real succession.c.
+ *
+ *   simulation [--seeds N] [--first SEED] [--trace] [--quiet]
+ *
+ * A safety phase with faults checks at every start that no other scheduler tree is alive; then the faults end and a
+ * liveness phase demands a scheduler within the promised bound. A failing seed is printed with the command that repeats it.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "database.h"
+
+#define NODES_MOST 9
+#define FAULTS_MS 120000
+#define QUEUE_MOST 8192
+#define NEVER INT64_MAX
+
+enum what {
+    /* to the wrapper: reports and replies before time, as a wrapper drains its sockets before it judges */
+    W_CONNECTED,
+    W_DISCONNECTED,
+    W_REPLY,
+    W_WOKEN,
+    W_ECHO,
+    W_STARTED,
+    W_FAILED,
+    W_TREE_DEAD,
+    W_TIME_OUT,
+    W_WAKE,
+    W_RECONNECT,
+    /* to the keeper */
+    K_DEADLINE,
+    K_STOP,
+    K_RESTART,
+    K_CHECK,
+    K_EOF,
+    K_EXIT,
+    /* to the database */
+    D_REQUEST,
+    D_WILL,
+    /* the world */
+    F_FAULT,
+    F_RESUME_WRAPPER,
+    F_RESUME_KEEPER,
+    F_RESUME_NODE,
+    F_START_WRAPPER,
+    F_DATABASE_UP,
+    F_HEAL,
+    F_REPLICATE,
+    F_RESUME_GROUP,
+};
+
+struct item {
+    int64_t at;     /* true time */
+    uint64_t order; /* ties: first come, first served */
+    enum what what;
+    int node;
+    uint32_t life; /* of the wrapper, keeper or connection it is meant for; void for any other */
+    int64_t value;
+    struct order request;
+    struct database_caller caller;
+    struct database_reply reply;
+};
+
+struct keeper {
+    bool alive, tree, main, stopping, paused;
+    uint32_t life;
+    int64_t term, member_id, incarnation;
+    int64_t deadline, lease_ms, grace_ms, stop_at; /* node clock */
+    bool ignores_term;
+};
+
+struct node {
+    struct succession succession;
+    bool alive, paused, frozen, gone; /* frozen: wrapper and keeper, the whole node */
+    uint32_t life, link;              /* of wrapper process and connection */
+    bool connected, cut;
+    int64_t generation, incarnation, member_id;
+    int64_t wake_at;
+    double rate;
+    int64_t offset;
+    struct keeper keeper;
+    int64_t accepted_term;
+};
+
+static struct world {
+    uint64_t random;
+    int64_t now;
+    int nodes;
+    struct node node[NODES_MOST + 1]; /* by seat */
+    struct database database, replica;
+    int64_t identities, incarnations;
+    bool database_up, synchronous, faulty, trace;
+    int64_t lease_ms, loss; /* loss: per mille */
+    int64_t highest_term;
+    struct item queue[QUEUE_MOST];
+    int queued;
+    uint64_t queue_order;
+    const char *broken;
+    int64_t last_alive;
+    int64_t accessions;
+} * w;
+
+static int64_t draw(int64_t below)
+{
+    return below > 0 ? (int64_t)(random_next(&w->random) % (uint64_t)below) : 0;
+}
+
+static bool chance(int64_t per_mille)
+{
+    return draw(1000) < per_mille;
+}
+
+static void say(int node, const char *format, ...)
+{
+    if (!w->trace)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    printf("%8" PRId64 " ms  ", w->now);
+    if (node)
+        printf("n%d  ", node);
+    else
+        printf("--  ");
+    vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n");
+}
+
+static int64_t local(const struct node *node)
+{
+    return node->offset + (int64_t)((double)w->now * node->rate);
+}
+
+/* True time at which the node's clock shows at least `at`. */
+static int64_t truly(const struct node *node, int64_t at)
+{
+    int64_t time = (int64_t)((double)(at - node->offset) / node->rate);
+    while (node->offset + (int64_t)((double)time * node->rate) < at)
+        time++;
+    return time > w->now ? time : w->now;
+}
+
+/* ---- queue: a binary heap by time ---- */
+
+static bool before(const struct item *a, const struct item *b)
+{
+    return a->at != b->at ? a->at < b->at : a->order < b->order;
+}
+
+static void push(struct item item)
+{
+    if (w->queued == QUEUE_MOST) {
+        w->broken = "the simulation's queue is full";
+        return;
+    }
+    item.order = w->queue_order++;
+    int i = w->queued++;
+    for (; i > 0 && before(&item, &w->queue[(i - 1) / 2]); i = (i - 1) / 2)
+        w->queue[i] = w->queue[(i - 1) / 2];
+    w->queue[i] = item;
+}
+
+static struct item pop(void)
+{
+    struct item top = w->queue[0], last = w->queue[--w->queued];
+    int i = 0;
+    for (;;) {
+        int child = 2 * i + 1;
+        if (child >= w->queued)
+            break;
+        if (child + 1 < w->queued && before(&w->queue[child + 1], &w->queue[child]))
+            child++;
+        if (!before(&w->queue[child], &last))
+            break;
+        w->queue[i] = w->queue[child];
+        i = child;
+    }
+    w->queue[i] = last;
+    return top;
+}
+
+static void after(int64_t delay, enum what what, int node, uint32_t life, int64_t value)
+{
+    push((struct item){.at = w->now + delay, .what = what, .node = node, .life = life, .value = value});
+}
+
+/* ---- safety ---- */
+
+static void check_safety(int starter)
+{
+    for (int i = 1; i <= w->nodes; i++) {
+        if (i != starter && w->node[i].keeper.tree && !w->node[i].frozen)
+            w->broken = "two scheduler trees at once";
+    }
+    if (w->node[starter].keeper.term <= w->highest_term && w->node[starter].keeper.term != w->node[starter].accepted_term)
+        w->broken = "a term did not grow";
+    /* an accession that a failover has lost meanwhile sets no mark */
+    if (w->node[starter].keeper.term > w->highest_term && w->database.throne.term >= w->node[starter].keeper.term)
+        w->highest_term = w->node[starter].keeper.term;
+    w->node[starter].accepted_term = w->node[starter].keeper.term;
+}
+
+/* ---- keeper ---- */
+
+static void tree_ends(int n, const char *why)
+{
+    struct keeper *keeper = &w->node[n].keeper;
+    if (keeper->tree)
+        say(n, "tree dead (%s)", why);
+    keeper->tree = keeper->main = false;
+}
+
+static void keeper_starts_tree(int n)
+{
+    struct node *node = &w->node[n];
+    struct keeper *keeper = &node->keeper;
+    if (keeper->stopping || local(node) >= succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms))
+        return;
+    keeper->tree = keeper->main = true;
+    keeper->ignores_term = chance(300);
+    say(n, "SCHEDULER STARTS term %" PRId64, keeper->term);
+    w->accessions++;
+    check_safety(n);
+    after(1, W_STARTED, n, node->life, keeper->life);
+    if (w->faulty && chance(50))
+        after(draw(8000), K_EXIT, n, keeper->life, 0);
+}
+
+static int64_t keeper_kill_at(const struct keeper *keeper)
+{
+    int64_t at = succession_kill_at_ms(keeper->deadline, keeper->lease_ms);
+    return keeper->stopping && keeper->stop_at < at ? keeper->stop_at : at;
+}
+
+static void keeper_arms(int n)
+{
+    struct node *node = &w->node[n];
+    int64_t at = succession_term_at_ms(node->keeper.deadline, node->keeper.lease_ms, node->keeper.grace_ms);
+    if (node->keeper.stopping || local(node) >= at)
+        at = keeper_kill_at(&node->keeper);
+    push((struct item){.at = truly(node, at), .what = K_CHECK, .node = n, .life = node->keeper.life});
+}
+
+static void keeper_done(int n, const char *why)
+{
+    struct node *node = &w->node[n];
+    tree_ends(n, why);
+    node->keeper.alive = false;
+    after(1, W_TREE_DEAD, n, node->life, node->keeper.life);
+}
+
+static void keeper_terminates(int n)
+{
+    struct keeper *keeper = &w->node[n].keeper;
+    keeper->stopping = true;
+    if (!keeper->tree)
+        keeper_done(n, "idle");
+    else if (!keeper->ignores_term)
+        after(draw(1500), K_EXIT, n, keeper->life, 0);
+}
+
+static void keeper_checks(int n)
+{
+    struct node *node = &w->node[n];
+    struct keeper *keeper = &node->keeper;
+    int64_t now = local(node);
+    if (now >= keeper_kill_at(keeper)) {
+        keeper_done(n, "killed by its keeper");
+        return;
+    }
+    int64_t term_at = succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms);
+    if (!keeper->stopping && now >= term_at) {
+        keeper->stop_at = INT64_MAX;
+        keeper_terminates(n);
+    }
+    if (keeper->alive && (now >= term_at || keeper->stopping))
+        keeper_arms(n);
+}
+
+static void keeper_item(const struct item *item)
+{
+    int n = item->node;
+    struct node *node = &w->node[n];
+    struct keeper *keeper = &node->keeper;
+    if (!keeper->alive || item->life != keeper->life)
+        return;
+    if (keeper->paused || node->frozen) { /* it waits in the socket, or in the timer */
+        struct item later = *item;
+        later.at = w->now + 5;
+        push(later);
+        return;
+    }
+    switch (item->what) {
+    case K_DEADLINE:
+        if (item->value > keeper->deadline && item->value > local(node) &&
+            local(node) < succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms)) {
+            keeper->deadline = item->value;
+            keeper_arms(n);
+        }
+        after(draw(3), W_ECHO, n, node->life, keeper->deadline);
+        break;
+    case K_STOP:
+        if (!keeper->stopping) {
+            keeper->stop_at = item->value;
+            keeper_terminates(n);
+            if (keeper->alive)
+                keeper_arms(n);
+        } else if (item->value < keeper->stop_at) {
+            keeper->stop_at = item->value;
+            keeper_arms(n);
+        }
+        break;
+    case K_RESTART:
+        if (!keeper->tree)
+            keeper_starts_tree(n);
+        break;
+    case K_CHECK:
+        keeper_checks(n);
+        break;
+    case K_EXIT:
+        if (!keeper->tree)
+            break;
+        if (keeper->stopping) {
+            keeper_done(n, "ended");
+        } else {
+            tree_ends(n, "ended by itself");
+            after(draw(3), W_FAILED, n, node->life, keeper->life);
+        }
+        break;
+    case K_EOF:
+        tree_ends(n, "wrapper died");
+        keeper->alive = false;
+        if (!w->faulty || chance(800)) {
+            struct item will = {.at = w->now + 5 + draw(30), .what = D_WILL, .node = n};
+            will.request = (struct order){
+                .type = ORDER_SEND, .request = REQUEST_ABDICATE, .member_id = keeper->member_id, .term = keeper->term};
+            (void)snprintf(will.request.incarnation, sizeof will.request.incarnation, "%" PRId64, keeper->incarnation);
+            push(will);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- wrapper ---- */
+
+static void wrapper_event(int n, struct event event);
+
+static void connect_later(int n, int64_t delay)
+{
+    struct node *node = &w->node[n];
+    after(delay, W_RECONNECT, n, node->life, 0);
+}
+
+static void drop_link(int n, int64_t retry)
+{
+    struct node *node = &w->node[n];
+    node->link++;
+    node->connected = false;
+    connect_later(n, retry);
+    wrapper_event(n, (struct event){.type = EVENT_DISCONNECTED});
+}
+
+static void order_send(int n, const struct order *order)
+{
+    struct node *node = &w->node[n];
+    if (order->new_generation) {
+        node->generation++;
+        node->incarnation = ++w->incarnations;
+    }
+    struct item item = {.what = D_REQUEST, .node = n, .life = node->link, .request = *order};
+    item.caller = (struct database_caller){
+        .seat = n,
+        .member_id = node->member_id,
+        .incarnation = node->incarnation,
+        .generation = node->generation,
+        .lease_ms = node->succession.settings.lease_ms,
+        .highest_term = node->succession.highest_term,
+        .eligible = !succession_why_ineligible(&node->succession, local(node)),
+    };
+    item.value = (int64_t)node->life;
+    int64_t delay = 1 + draw(4);
+    if (w->faulty && chance(20))
+        delay += draw(w->lease_ms * 2); /* slow, perhaps executed after its sender gave up */
+    item.at = w->now + delay;
+    if (!node->cut && !(w->faulty && chance(w->loss)))
+        push(item);
+    push((struct item){.at = truly(node, local(node) + order->timeout_ms),
+                       .what = W_TIME_OUT,
+                       .node = n,
+                       .life = node->life,
+                       .value = order->number});
+}
+
+static void order_start(int n, const struct order *order)
+{
+    struct node *node = &w->node[n];
+    uint32_t life = node->keeper.life + 1;
+    const struct succession *s = &node->succession;
+    if (node->keeper.alive)
+        w->broken = "a second keeper was started beside a living one";
+    node->keeper = (struct keeper){
+        .alive = true,
+        .life = life,
+        .term = order->term,
+        .member_id = s->term_member,
+        .incarnation = strtoll(s->term_incarnation, NULL, 10),
+        .deadline = order->deadline_ms,
+        .lease_ms = s->lease_ms,
+        .grace_ms = succession_fence_grace_ms(&s->settings, s->lease_ms),
+    };
+    keeper_arms(n);
+    after(3 + draw(10), K_RESTART, n, life, 0);
+}
+
+static void carry_out(int n, const struct order *order)
+{
+    struct node *node = &w->node[n];
+    uint32_t keeper = node->keeper.life;
+    switch (order->type) {
+    case ORDER_SEND:
+        order_send(n, order);
+        break;
+    case ORDER_START_SCHEDULER:
+        order_start(n, order);
+        break;
+    case ORDER_SET_DEADLINE:
+        after(draw(3), K_DEADLINE, n, keeper, order->deadline_ms);
+        break;
+    case ORDER_RESTART_SCHEDULER:
+        after(draw(3), K_RESTART, n, keeper, 0);
+        break;
+    case ORDER_STOP_SCHEDULER:
+        after(draw(3), K_STOP, n, keeper, order->kill_at_ms);
+        break;
+    case ORDER_KILL_KEEPER: /* SIGKILL takes a stopped process too; the namespace goes with its init */
+        if (node->keeper.alive) {
+            tree_ends(n, "keeper killed");
+            node->keeper.alive = false;
+        }
+        after(3, W_TREE_DEAD, n, node->life, keeper);
+        break;
+    case ORDER_LOG:
+        say(n, "%s term %" PRId64 " %s", order->tell, order->term, order->reason);
+        break;
+    case ORDER_WAKE:
+        node->wake_at = order->at_ms;
+        if (order->at_ms != NEVER)
+            push((struct item){
+                .at = truly(node, order->at_ms), .what = W_WAKE, .node = n, .life = node->life, .value = order->at_ms});
+        break;
+    case ORDER_EXIT:
+        say(n, "left");
+        node->alive = node->connected = false;
+        node->life++;
+        node->link++;
+        break;
+    case ORDER_TELL:
+        break;
+    }
+}
+
+static void wrapper_event(int n, struct event event)
+{
+    struct node *node = &w->node[n];
+    struct orders orders;
+    event.now_ms = local(node);
+    succession_step(&node->succession, &event, &orders);
+    for (int i = 0; i < orders.count && node->alive; i++)
+        carry_out(n, &orders.list[i]);
+}
+
+static void wrapper_reply(int n, const struct item *item)
+{
+    struct node *node = &w->node[n];
+    if (item->life != node->link)
+        return;
+    const struct database_reply *reply = &item->reply;
+    if (item->request.request == REQUEST_REGISTER && reply->granted) {
+        node->member_id = reply->observation.member_id;
+        node->incarnation = strtoll(reply->observation.incarnation, NULL, 10);
+    }
+    wrapper_event(n, (struct event){
+                         .type = EVENT_REPLY,
+                         .number = item->request.number,
+                         .granted = reply->granted,
+                         .observation = reply->observed ? &reply->observation : NULL,
+                         .refusal = reply->refusal,
+                     });
+}
+
+static void wrapper_item(const struct item *item)
+{
+    int n = item->node;
+    struct node *node = &w->node[n];
+    bool link = item->what == W_REPLY || item->what == W_CONNECTED || item->what == W_DISCONNECTED;
+    if (!node->alive || (!link && item->life != node->life) || (link && item->life != node->link))
+        return;
+    if (node->paused || node->frozen) {
+        struct item later = *item;
+        /* what lies in a socket is heard before a timer is */
+        later.at = w->now + (item->what >= W_TIME_OUT ? 6 : 5);
+        push(later);
+        return;
+    }
+    switch (item->what) {
+    case W_CONNECTED:
+        node->connected = true;
+        wrapper_event(n, (struct event){.type = EVENT_CONNECTED});
+        break;
+    case W_DISCONNECTED:
+        drop_link(n, 20);
+        break;
+    case W_RECONNECT:
+        if (node->connected)
+            break;
+        if (w->database_up && !node->cut && !(w->faulty && chance(w->loss)))
+            after(2 + draw(10), W_CONNECTED, n, node->link, 0);
+        else
+            connect_later(n, 50 + draw(200));
+        break;
+    case W_REPLY:
+        wrapper_reply(n, item);
+        break;
+    case W_WOKEN:
+        wrapper_event(n, (struct event){.type = EVENT_WOKEN});
+        break;
+    case W_ECHO:
+        wrapper_event(n, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = item->value});
+        break;
+    case W_STARTED:
+        if (item->value == node->keeper.life)
+            wrapper_event(n, (struct event){.type = EVENT_SCHEDULER_STARTED});
+        break;
+    case W_FAILED:
+        if (item->value == node->keeper.life)
+            wrapper_event(n, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
+        break;
+    case W_TREE_DEAD:
+        if (item->value == node->keeper.life && node->succession.tree)
+            wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD});
+        break;
+    case W_TIME_OUT:
+        if (node->connected && node->succession.pending != REQUEST_NONE && node->succession.number == (uint32_t)item->value)
+            drop_link(n, 20);
+        break;
+    case W_WAKE:
+        if (item->value == node->wake_at)
+            wrapper_event(n, (struct event){.type = EVENT_TIMER});
+        break;
+    default:
+        break;
+    }
+}
+
+static void wrapper_starts(int n)
+{
+    struct node *node = &w->node[n];
+    if (node->alive)
+        return;
+    if (node->keeper.alive || node->frozen) { /* it still holds the lock */
+        after(20, F_START_WRAPPER, n, 0, 0);
+        return;
+    }
+    struct succession_settings settings = {
+        .lease_ms = w->lease_ms,
+        .stop_timeout_ms = 1000,
+        .restart_limit = 2,
+        .restart_window_ms = 20000,
+        .restart_backoff_ms = 50,
+    };
+    succession_init(&node->succession, &settings);
+    node->alive = true;
+    node->paused = node->connected = false;
+    node->life++;
+    node->link++;
+    say(n, "wrapper starts");
+    connect_later(n, 1);
+}
+
+/* ---- database ---- */
+
+static void replicate(void)
+{
+    w->replica = w->database;
+}
+
+static void wake_named(int64_t before_named)
+{
+    int64_t named = w->database.throne.named;
+    for (int i = 1; i <= w->nodes && named && named != before_named; i++) {
+        if (w->database.roster[i].member_id == named && w->node[i].connected && !w->node[i].cut &&
+            !chance(w->faulty ? 200 : 0))
+            after(1 + draw(3), W_WOKEN, i, w->node[i].life, 0);
+    }
+}
+
+static void database_item(const struct item *item)
+{
+    if (!w->database_up || w->node[item->node].cut)
+        return;
+    w->database.now_ms = w->now;
+    int64_t named = w->database.throne.named;
+    struct database_reply reply = database_call(&w->database, &item->caller, &item->request);
+    if (w->synchronous)
+        replicate();
+    wake_named(named);
+    if (item->what == D_WILL || (w->faulty && chance(w->loss)))
+        return;
+    struct item back = {.at = w->now + 1 + draw(4),
+                        .what = W_REPLY,
+                        .node = item->node,
+                        .life = item->life,
+                        .request = item->request,
+                        .reply = reply};
+    if (w->faulty && chance(15))
+        back.at += draw(w->lease_ms * 2);
+    push(back);
+}
+
+static void break_links(void)
+{
+    for (int i = 1; i <= w->nodes; i++)
+        after(draw(3), W_DISCONNECTED, i, w->node[i].link, 0);
+}
+
+/* ---- faults ---- */
+
+static void kill_wrapper(int n)
+{
+    struct node *node = &w->node[n];
+    if (!node->alive || node->frozen || node->keeper.paused)
+        return;
+    say(n, "FAULT wrapper killed");
+    node->alive = node->connected = node->paused = false;
+    node->life++;
+    node->link++;
+    if (node->keeper.alive)
+        after(draw(3), K_EOF, n, node->keeper.life, 0);
+    after(draw(3000), F_START_WRAPPER, n, 0, 0);
+}
+
+static void kill_keeper(int n)
+{
+    struct node *node = &w->node[n];
+    if (!node->keeper.alive || node->frozen || node->paused)
+        return;
+    say(n, "FAULT keeper killed");
+    tree_ends(n, "its keeper was killed");
+    node->keeper.alive = false;
+    after(draw(4), W_TREE_DEAD, n, node->life, node->keeper.life);
+}
+
+static void lose_node(int n)
+{
+    struct node *node = &w->node[n];
+    say(n, "FAULT node lost");
+    tree_ends(n, "power loss");
+    node->keeper.alive = node->alive = node->connected = node->paused = node->frozen = false;
+    node->keeper.life++;
+    node->life++;
+    node->link++;
+    after(500 + draw(15000), F_START_WRAPPER, n, 0, 0);
+}
+
+static void database_restarts(bool failover)
+{
+    say(0, "FAULT database %s", failover ? "fails over" : "restarts");
+    if (failover) {
+        /* a lost accession's term may be drawn lower than it was, if nobody who saw it is left */
+        if (w->replica.throne.term < w->highest_term)
+            w->highest_term = w->replica.throne.term;
+        w->database = w->replica;
+        w->database.random = &w->random;
+    }
+    w->database.identity = ++w->identities;
+    replicate();
+    break_links();
+    w->database_up = false;
+    after(draw(6000), F_DATABASE_UP, 0, 0, 0);
+}
+
+static void some_fault(void)
+{
+    int n = (int)(1 + draw(w->nodes));
+    struct node *node = &w->node[n];
+    switch (draw(17)) {
+    case 0:
+        kill_wrapper(n);
+        break;
+    case 1:
+        kill_keeper(n);
+        break;
+    case 2:
+        lose_node(n);
+        break;
+    case 3:
+        if (node->alive && !node->keeper.paused && !node->frozen) {
+            say(n, "FAULT wrapper stopped");
+            node->paused = true;
+            after(draw(w->lease_ms * 3), F_RESUME_WRAPPER, n, node->life, 0);
+        }
+        break;
+    case 4:
+        if (node->keeper.alive && node->alive && !node->paused && !node->frozen) {
+            say(n, "FAULT keeper stopped");
+            node->keeper.paused = true;
+            after(draw(w->lease_ms * 3), F_RESUME_KEEPER, n, node->keeper.life, 0);
+        }
+        break;
+    case 5:
+        if (!node->keeper.paused && !node->paused) {
+            say(n, "FAULT node frozen");
+            node->frozen = true;
+            after(draw(w->lease_ms * 3), F_RESUME_NODE, n, 0, 0);
+        }
+        break;
+    case 6:
+    case 7:
+        say(n, "FAULT cut off");
+        node->cut = true;
+        after(draw(w->lease_ms * 3), F_HEAL, n, 0, 0);
+        break;
+    case 8:
+        database_restarts(false);
+        break;
+    case 9:
+    case 10:
+        database_restarts(true);
+        break;
+    case 11:
+        database_switchover(&w->database);
+        break;
+    case 12:
+        say(0, "paused");
+        database_pause(&w->database, true);
+        after(draw(10000), F_RESUME_GROUP, 0, 0, 0);
+        break;
+    case 13:
+        say(n, "retired or enlisted");
+        database_retire(&w->database, n, chance(400));
+        break;
+    case 14:
+        say(0, "lease changes");
+        database_set_lease(&w->database, w->lease_ms * (1 + draw(3)));
+        replicate(); /* its loss is excluded by the promise, and so is that of the accession that carries it out */
+        break;
+    case 15:
+        if (node->alive && !node->paused && !node->frozen) {
+            say(n, "told to quit");
+            wrapper_event(n, (struct event){.type = chance(300) ? EVENT_QUIT_NOW : EVENT_QUIT});
+            after(draw(20000), F_START_WRAPPER, n, 0, 0);
+        }
+        break;
+    case 16:
+        if (node->keeper.alive)
+            after(1, K_EXIT, n, node->keeper.life, 0);
+        break;
+    default:
+        break;
+    }
+}
+
+static void world_item(const struct item *item)
+{
+    struct node *node = &w->node[item->node];
+    switch (item->what) {
+    case F_FAULT:
+        if (w->now < FAULTS_MS) {
+            some_fault();
+            after(draw(w->lease_ms * 2), F_FAULT, 0, 0, 0);
+        }
+        break;
+    case F_RESUME_WRAPPER:
+        if (node->life == item->life)
+            node->paused = false;
+        break;
+    case F_RESUME_KEEPER:
+        if (node->keeper.life == item->life)
+            node->keeper.paused = false;
+        break;
+    case F_RESUME_NODE:
+        if (node->frozen && node->keeper.tree) { /* the promise's exception: fencing at the database is not simulated */
+            say(item->node, "thaws; its scheduler is past its lease or not");
+            if (local(node) >= succession_kill_at_ms(node->keeper.deadline, node->keeper.lease_ms))
+                tree_ends(item->node, "lapsed while frozen");
+        }
+        node->frozen = false;
+        break;
+    case F_START_WRAPPER:
+        wrapper_starts(item->node);
+        break;
+    case F_DATABASE_UP:
+        w->database_up = true;
+        break;
+    case F_HEAL:
+        node->cut = false;
+        break;
+    case F_REPLICATE:
+        if (!w->database.throne.next_lease_ms || w->synchronous)
+            replicate();
+        after(draw(w->lease_ms * 2), F_REPLICATE, 0, 0, 0);
+        break;
+    case F_RESUME_GROUP:
+        database_pause(&w->database, false);
+        break;
+    default:
+        break;
+    }
+}
+
+static void step(void)
+{
+    struct item item = pop();
+    w->now = item.at;
+    if (item.what <= W_RECONNECT)
+        wrapper_item(&item);
+    else if (item.what <= K_EXIT)
+        keeper_item(&item);
+    else if (item.what <= D_WILL)
+        database_item(&item);
+    else
+        world_item(&item);
+}
+
+static bool someone_runs(void)
+{
+    for (int i = 1; i <= w->nodes; i++) {
+        if (w->node[i].keeper.tree)
+            return true;
+    }
+    return false;
+}
+
+/* ---- one seed ---- */
+
+static void make_world(uint64_t seed)
+{
+    static const int64_t leases[] = {1000, 2000, 6000};
+    *w = (struct world){.random = seed * 0x2545f4914f6cdd1du + 1, .trace = w->trace};
+    w->nodes = (int)(2 + draw(NODES_MOST - 1));
+    w->lease_ms = leases[draw(3)];
+    w->synchronous = chance(300);
+    w->loss = draw(60);
+    w->faulty = w->database_up = true;
+    w->database.identity = w->identities = 1;
+    w->database.random = &w->random;
+    replicate();
+    for (int i = 1; i <= w->nodes; i++) {
+        w->node[i].rate = 0.975 + (double)draw(51) / 1000.0; /* within 5 % of each other */
+        w->node[i].offset = draw(1000000);
+        after(draw(2000), F_START_WRAPPER, i, 0, 0);
+    }
+    after(draw(3000), F_FAULT, 0, 0, 0);
+    after(draw(3000), F_REPLICATE, 0, 0, 0);
+}
+
+/* From here on nothing fails any more. */
+static void end_faults(void)
+{
+    w->faulty = false;
+    w->database_up = true;
+    say(0, "the faults end");
+    for (int i = 1; i <= w->nodes; i++) {
+        struct node *node = &w->node[i];
+        if (node->frozen)
+            after(0, F_RESUME_NODE, i, 0, 0);
+        node->cut = node->paused = node->keeper.paused = false;
+        w->database.roster[i].retired = w->replica.roster[i].retired = false;
+        after(1, F_START_WRAPPER, i, 0, 0);
+    }
+    database_pause(&w->database, false);
+}
+
+static int64_t bound_ms(void)
+{
+    /* two leases and two heartbeats of the group's lease in force, and as long as the first cools off: crashed schedulers
+     * keep their members out of the line by design */
+    int64_t lease = w->database.throne.lease_ms > w->database.throne.next_lease_ms ? w->database.throne.lease_ms
+                                                                                   : w->database.throne.next_lease_ms;
+    int64_t cooling = NEVER;
+    for (int i = 1; i <= w->nodes; i++) {
+        const struct node *node = &w->node[i];
+        int64_t left = node->alive ? node->succession.cooling_until_ms - local(node) : 0;
+        left = left > 0 ? left : 0;
+        cooling = left < cooling ? left : cooling;
+    }
+    /* late requests of the faulty phase may still arrive within two leases of the configuration, clocks differ by 5 % */
+    return (2 * lease + 2 * lease / 6 + 2 * w->lease_ms + cooling + 2500) * 105 / 100;
+}
+
+static const char *run(uint64_t seed)
+{
+    make_world(seed);
+    while (w->now < FAULTS_MS && !w->broken)
+        step();
+    if (w->broken)
+        return w->broken;
+    end_faults();
+    int64_t limit = w->now + bound_ms(), quiet = 0;
+    while (!w->broken && w->now < limit && quiet < 3 * w->lease_ms) {
+        int64_t from = w->now;
+        step();
+        quiet = someone_runs() ? quiet + w->now - from : 0;
+        if (quiet > 0 && w->now >= limit)
+            break;
+    }
+    if (!w->broken && !someone_runs())
+        w->broken = "nobody runs after the faults have ended";
+    return w->broken;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seeds", required_argument, NULL, 's'},
+        {"first", required_argument, NULL, 'f'},
+        {"trace", no_argument, NULL, 't'},
+        {0},
+    };
+    uint64_t seeds = 1000, first = 1;
+    int option;
+    w = calloc(1, sizeof *w);
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 's')
+            seeds = strtoull(optarg, NULL, 10);
+        else if (option == 'f')
+            first = strtoull(optarg, NULL, 10);
+        else if (option == 't')
+            w->trace = true;
+        else
+            return 2;
+    }
+    uint64_t failed = 0;
+    int64_t accessions = 0;
+    for (uint64_t seed = first; seed < first + seeds; seed++) {
+        const char *broken = run(seed);
+        accessions += w->accessions;
+        if (broken) {
+            failed++;
+            printf("seed %" PRIu64 " at %" PRId64 " ms: %s; repeat: %s --first %" PRIu64 " --seeds 1 --trace\n", seed,
+                   w->now, broken, argv[0], seed);
+            if (failed >= 10)
+                break;
+        }
+    }
+    printf("%" PRIu64 " seeds, %" PRId64 " scheduler starts, %" PRIu64 " failures\n", seeds, accessions, failed);
+    free(w);
+    return failed != 0;
+}
