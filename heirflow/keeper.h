@@ -13,13 +13,13 @@
 #include "error.h"
 
 struct keeper_spec {
-    const struct config *config;  /* command, environment, directory, user, output, group, node, postgres, schema */
+    const struct config *config; /* command, environment, directory, user, output, group, node, postgres, schema */
     const char *seat;
-    int lock_fd;                  /* the seat's lock, inherited so that it is held until the tree is gone */
+    int lock_fd; /* the seat's lock, inherited so that it is held until the tree is gone */
     int64_t member_id, term;
     const char *incarnation;
-    int64_t deadline_ms;          /* CLOCK_BOOTTIME: end of the lease */
-    int64_t lease_ms, fence_grace_ms, margin_ms;
+    int64_t deadline_ms; /* CLOCK_BOOTTIME: end of the lease */
+    int64_t lease_ms, fence_grace_ms;
 };
 
 enum keeper_word {
@@ -50,7 +50,7 @@ bool keeper_start(uv_loop_t *loop, const struct keeper_spec *spec, keeper_report
 void keeper_set_deadline(struct keeper *self, int64_t deadline_ms); /* later ones only; answered by KEEPER_ECHO */
 void keeper_restart(struct keeper *self);                  /* after KEEPER_EXITED or KEEPER_START_FAILED: same term again */
 void keeper_stop(struct keeper *self, int64_t kill_at_ms); /* SIGTERM now, SIGKILL at that CLOCK_BOOTTIME; for good */
-void keeper_kill(struct keeper *self); /* SIGKILL to the keeper, reap it, then the rest of the tree; KEEPER_GONE follows */
+void keeper_kill(struct keeper *self);  /* SIGKILL to the keeper, reap it, then the rest of the tree; KEEPER_GONE follows */
 void keeper_drain(struct keeper *self); /* handles reports that have already arrived; they run before it returns */
 void keeper_free(struct keeper *self);  /* after KEEPER_GONE */
 

@@ -7,9 +7,9 @@
 #include "error.h"
 
 struct seat {
-    int lock_fd;          /* held by the wrapper and its keeper; closed by seat_release */
-    char id[37];          /* UUID; a new one when boot id, device, inode or PID namespace do not match the file's */
-    int64_t generation;   /* the last one written */
+    int lock_fd;        /* held by the wrapper and its keeper; closed by seat_release */
+    char id[37];        /* UUID; a new one when boot id, device, inode or PID namespace do not match the file's */
+    int64_t generation; /* the last one written */
     char path[512];
 };
 

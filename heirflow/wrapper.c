@@ -201,7 +201,6 @@ static void start_scheduler(struct wrapper *self, const struct order *order)
         .deadline_ms = order->deadline_ms,
         .lease_ms = succession->lease_ms,
         .fence_grace_ms = succession_fence_grace_ms(&succession->settings, succession->lease_ms),
-        .margin_ms = succession->lease_ms / 10,
     };
     struct error error;
     struct reign *reign = calloc(1, sizeof *reign);

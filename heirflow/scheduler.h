@@ -1,0 +1,25 @@
+/* The scheduler's first steps: from the keeper's fork to the exec of the configured command. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "error.h"
+
+struct scheduler_spec {
+    json_t *command;              /* array of strings */
+    json_t *environment;          /* object of strings */
+    const char *directory, *user; /* NULL: the wrapper's own */
+    const char *output;           /* "inherit" or a file to append to */
+    const char *group, *node, *seat;
+    int64_t term;
+    const char *leaf; /* cgroup to enter, "" for none */
+};
+
+/* Forks. The child sends `hello` on hello_fd (the kernel adds its pid), prepares itself and executes the command. *ret_fd
+ * then reads as empty (exec has succeeded) or as one text that says what failed. */
+bool scheduler_spawn(const struct scheduler_spec *spec, int hello_fd, const void *hello, size_t hello_size, pid_t *ret_pid,
+                     int *ret_fd, struct error *error);
