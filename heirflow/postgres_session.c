@@ -11,7 +11,8 @@ struct postgres_session {
     struct postgres *postgres;
     bool connected, lost, answered, notified, timed_out;
     PGresult *result;
-    struct error error;
+    struct error error; /* of the last call */
+    struct error loss;  /* why there is no connection */
 };
 
 static void on_connected(void *data)
@@ -25,7 +26,7 @@ static void on_disconnected(void *data, const struct error *error)
     struct postgres_session *self = data;
     self->connected = false;
     self->lost = true;
-    self->error = *error;
+    self->loss = *error;
 }
 
 static void on_notify(void *data, const char *payload)
@@ -74,7 +75,7 @@ bool postgres_session_open(const struct postgres_settings *settings, int64_t tim
             return true;
         }
         postgres_give_up(self->postgres); /* does nothing if it has already */
-        *error = self->error;
+        *error = self->loss;
     }
     postgres_session_close(self);
     return false;
@@ -116,7 +117,7 @@ bool postgres_session_wait(struct postgres_session *self, int64_t timeout_ms, st
         (void)uv_run(&self->loop, UV_RUN_ONCE);
     (void)uv_timer_stop(&self->timer);
     if (!self->connected)
-        *error = self->error;
+        *error = self->loss;
     bool notified = self->notified;
     self->notified = false;
     return notified;
