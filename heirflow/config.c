@@ -630,6 +630,8 @@ static bool load(struct config *config, const struct config_flags *flags, struct
     if (!named && getenv("HEIRFLOW_CONFIG") && *getenv("HEIRFLOW_CONFIG"))
         named = getenv("HEIRFLOW_CONFIG");
     const char *path = named ? named : access(DEFAULT_PATH, F_OK) == 0 ? DEFAULT_PATH : NULL;
+    if (path && strcmp(path, "/dev/null") == 0) /* says "no file", not even the usual one */
+        path = NULL;
     return take_defaults(config, error) && (!path || take_file(config, path, error)) && take_environment(config, error) &&
            take_flags(config, flags, error) && settle(config, error) && check_timings(config, error);
 }

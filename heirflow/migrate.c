@@ -155,38 +155,37 @@ static bool prepare(struct postgres_session *session, const char *schema, const 
     return state->has_version || command(session, sql, error);
 }
 
-/* Runs the statements of heirflow.migration; when a lock cannot be had in time all of it is undone, and nobody else's
- * statement has queued behind ours for longer than that. */
+/* Runs the statements of heirflow.migration and records them; when a lock cannot be had in time all of it is undone, and
+ * nobody else's statement has queued behind ours for longer than that. */
 static const char apply_sql[] = "do $$ begin"
                                 " perform set_config('heirflow.outcome', 'applied', true);"
                                 " execute current_setting('heirflow.migration');"
+                                " insert into schema_version (version, name)"
+                                " values (current_setting('heirflow.version')::integer, current_setting('heirflow.name'));"
                                 " exception when lock_not_available then"
                                 " perform set_config('heirflow.outcome', 'locked', true); end $$";
 
 static bool apply_in_transaction(struct postgres_session *session, const char *schema, const struct migration *migration,
                                  bool *ret_applied, struct error *error)
 {
-    char settings[200], record[160], version[16];
-    cleanup_result PGresult *set = NULL, *done = NULL, *outcome = NULL, *recorded = NULL;
-    (void)snprintf(settings, sizeof settings, "set local search_path = \"%s\", pg_temp", schema);
-    (void)snprintf(record, sizeof record, "insert into \"%s\".schema_version (version, name) values ($1, $2)", schema);
+    char search_path[200], version[16];
+    cleanup_result PGresult *set = NULL, *done = NULL, *outcome = NULL;
+    (void)snprintf(search_path, sizeof search_path, "set local search_path = \"%s\", pg_temp", schema);
     (void)snprintf(version, sizeof version, "%d", migration->version);
-    /* the text goes as a parameter, because a call carries a single statement */
-    bool fine = command(session, "begin", error) && command(session, settings, error) &&
-                command(session, "set local lock_timeout = '2s'", error) &&
-                postgres_session_call(session, "select set_config('heirflow.migration', $1, true)", 1,
-                                      (const char *[]){migration->text}, CALL_MS, &set, error) &&
-                postgres_session_call(session, apply_sql, 0, NULL, MIGRATION_MS, &done, error) &&
-                postgres_session_call(session, "select current_setting('heirflow.outcome') = 'applied'", 0, NULL, CALL_MS,
-                                      &outcome, error);
+    bool fine =
+        command(session, "begin", error) && command(session, search_path, error) &&
+        command(session, "set local lock_timeout = '2s'", error) &&
+        postgres_session_call(session,
+                              "select set_config('heirflow.migration', $1, true), set_config('heirflow.version', $2, true),"
+                              " set_config('heirflow.name', $3, true)",
+                              3, (const char *[]){migration->text, version, migration->name}, CALL_MS, &set, error) &&
+        postgres_session_call(session, apply_sql, 0, NULL, MIGRATION_MS, &done, error) &&
+        postgres_session_call(session, "select current_setting('heirflow.outcome') = 'applied'", 0, NULL, CALL_MS, &outcome,
+                              error);
     if (!fine)
         return false;
     *ret_applied = flag(outcome, 0);
-    if (!*ret_applied)
-        return command(session, "rollback", error);
-    return postgres_session_call(session, record, 2, (const char *[]){version, migration->name}, CALL_MS, &recorded,
-                                 error) &&
-           command(session, "commit", error);
+    return command(session, *ret_applied ? "commit" : "rollback", error);
 }
 
 static bool apply(struct postgres_session *session, const char *schema, const struct migration *migration,
