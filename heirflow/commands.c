@@ -163,21 +163,20 @@ static void table_print(struct table *table)
     }
 }
 
-/* "0.4 s", "12 s", "3 min", "3 h 12 min", "5 d 2 h" */
+/* "41 ms", "12 s", "3 min", "27 h", "5 d" */
 static void format_duration(double seconds, char *buffer, size_t size)
 {
-    seconds = seconds > 0 ? seconds : 0;
-    long long whole = (long long)seconds;
-    if (seconds < 1)
-        (void)snprintf(buffer, size, "%d ms", (int)(seconds * 1000));
+    long long whole = seconds > 0 ? (long long)seconds : 0;
+    if (whole < 1)
+        (void)snprintf(buffer, size, "%d ms", seconds > 0 ? (int)(seconds * 1000) : 0);
     else if (whole < 120)
         (void)snprintf(buffer, size, "%lld s", whole);
     else if (whole < 2 * 3600)
         (void)snprintf(buffer, size, "%lld min", whole / 60);
     else if (whole < 2 * 86400)
-        (void)snprintf(buffer, size, "%lld h %lld min", whole / 3600, whole / 60 % 60);
+        (void)snprintf(buffer, size, "%lld h", whole / 3600);
     else
-        (void)snprintf(buffer, size, "%lld d %lld h", whole / 86400, whole / 3600 % 24);
+        (void)snprintf(buffer, size, "%lld d", whole / 86400);
 }
 
 static const char *text_of(json_t *object, const char *key)
@@ -228,7 +227,7 @@ static void print_members(json_t *status, double now)
     cleanup_table struct table table = {.columns = 6};
     size_t index;
     json_t *member;
-    table_add(&table, 22, (const char *[]){"RANK", "NODE", "ROLE", "SEEN", "SCHEDULER", "WHY NOT HEIR"});
+    table_add(&table, 28, (const char *[]){"RANK", "NODE", "ROLE", "SEEN", "SCHEDULER", "WHY NOT HEIR"});
     json_array_foreach(json_object_get(status, "members"), index, member)
     {
         char rank[24], seen[48], scheduler[96];
@@ -236,7 +235,7 @@ static void print_members(json_t *status, double now)
         format_duration((double)number_of(member, "seen_ms_ago") / 1000, seen, sizeof seen - 5);
         strcat(seen, " ago");
         describe_scheduler(json_object_get(member, "scheduler"), now, scheduler, sizeof scheduler);
-        table_add(&table, 22,
+        table_add(&table, 28,
                   (const char *[]){rank, text_of(member, "node"), text_of(member, "role"), seen,
                                    *scheduler ? scheduler : "-", text_of(member, "reason")});
     }
