@@ -10,15 +10,23 @@
 
 struct news;
 
-/* What the thread has to tell goes through one callback, on the relay's thread: log_event is all it may call.
- * state: "news-connected", "news-unreachable" (detail names broker and cause, without password), "news-caught-up". */
+/* What the thread has to tell goes through one callback, on the relay's thread: log_event is all it may call. It runs once
+ * per change of state:
+ *   "news-unreachable" nothing gets out and the relay tries again; detail names broker or database, cause and remedy,
+ *                      without password
+ *   "news-connected"   the broker takes news; detail names it
+ *   "news-caught-up"   nothing is left to publish; `published` events went out since the relay started or stood still
+ * detail may be NULL. */
 typedef void news_state_cb(void *data, const char *state, const char *detail, int64_t published);
 
-/* Starts the thread. Without any rabbitmq url it does nothing and *ret_news is NULL. */
-bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news, struct error *error);
+/* Starts the thread, which connects only while there is something to relay and for a minute after. Nothing of `config` is
+ * used after the call. Without any rabbitmq url it does nothing and *ret_news is NULL. */
+bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news,
+                struct error *error);
 
-/* Hint from the loop, never blocks: there is unpublished news and this member would relay it. */
+/* Hint from the loop, never blocks: there is unpublished news and this member would relay it. May be repeated at will. */
 void news_wake(struct news *self, int64_t member_id);
 
-/* Publishes what it can until timeout_ms, then ends the thread and frees. NULL is fine. */
+/* Publishes what it can until timeout_ms, then ends the thread and frees; the callback does not run after it. Does not wait
+ * for a broker or database that is away. NULL is fine. */
 void news_stop(struct news *self, int64_t timeout_ms);
