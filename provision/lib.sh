@@ -17,8 +17,11 @@ step() {
     shift
     log=$(mktemp)
     printf '%s ... ' "$what" >&2
-    "$@" >"$log" 2>&1 &
+    set -m # a process group of its own, for end_step
+    "$@" >"$log" 2>&1 </dev/null &
     pid=$!
+    set +m
+    step_group=$pid
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.1
         tick=$((tick + 1))
@@ -29,6 +32,7 @@ step() {
         fi
     done
     wait "$pid" || status=$?
+    step_group=
     if ((status)); then
         say "failed (exit status $status):"
         tail -n 40 "$log" >&2
@@ -37,6 +41,16 @@ step() {
     fi
     rm -f "$log"
     return "$status"
+}
+
+step_group=
+
+# Ends a step that goes on, for EXIT traps. What runs as root through sudo finishes by itself.
+end_step() {
+    if [[ -n $step_group ]]; then
+        kill -TERM -- "-$step_group" 2>/dev/null || true
+        wait "$step_group" 2>/dev/null || true
+    fi
 }
 
 # usage: as_root COMMAND [ARG...]
