@@ -11,10 +11,10 @@ from processes import wait_for
 
 
 def clean_environment(**more):
-    """The environment without settings of Heirflow or libpq that someone may have at home."""
+    """The environment without settings of Heirflow or libpq that someone may have at home, and no file in /etc."""
     kept = {key: value for key, value in os.environ.items()
             if not key.startswith(("HEIRFLOW_", "PG")) and key not in ("RUNTIME_DIRECTORY", "NOTIFY_SOCKET")}
-    return kept | {"HEIRFLOW_CONFIG": "/dev/null"} | more if "HEIRFLOW_CONFIG" not in more else kept | more
+    return kept | {"HEIRFLOW_CONFIG": str(pathlib.Path(__file__).parent / "no-configuration.json")} | more
 
 
 def merge(base, more):
