@@ -198,21 +198,6 @@ def migrate(program, database):
                    env=wrappers.clean_environment(HEIRFLOW_POSTGRES=database.dsn))
 
 
-def migrate_by_hand(database):
-    """What `heirflow migrate` does, for tests of the schema alone."""
-    connection = database.connect()
-    with connection.cursor() as cursor:
-        cursor.execute("begin; create schema heirflow; set local search_path = heirflow; create table schema_version "
-                       "(version integer primary key, name text not null, applied_at timestamptz not null default now(), "
-                       "applied_by text not null default session_user)")
-        for path in sorted((SOURCE / "sql").glob("[0-9]*.sql")):
-            cursor.execute(path.read_text())
-            cursor.execute("insert into heirflow.schema_version (version, name) values (%s, %s)",
-                           (int(path.name.split("_")[0]), path.stem))
-        cursor.execute("commit")
-    connection.close()
-
-
 def new_database(server, template="template1"):
     name = f"test_{os.getpid()}_{next(numbers)}"
     server.psql(f"create database {name} template {template}")
@@ -222,13 +207,7 @@ def new_database(server, template="template1"):
 @pytest.fixture(scope="session")
 def migrated_template(postgres, heirflow):
     made = new_database(postgres)
-    try:
-        migrate(heirflow, made)
-        assert made.value("select count(*) from schema_version") > 0
-    except Exception:
-        postgres.psql(f"drop database {made.name} with (force)")
-        made = new_database(postgres)
-        migrate_by_hand(made)
+    migrate(heirflow, made)
     return made.name
 
 
@@ -252,13 +231,7 @@ def empty_database(postgres):
 def own_database(own_postgres, heirflow):
     """A fresh database with the schema on a server of the test's own: own_database.server."""
     made = new_database(own_postgres)
-    try:
-        migrate(heirflow, made)
-        made.value("select count(*) from schema_version")
-    except Exception:
-        own_postgres.psql(f"drop database {made.name} with (force)")
-        own_postgres.psql(f"create database {made.name}")
-        migrate_by_hand(made)
+    migrate(heirflow, made)
     return made
 
 
