@@ -59,12 +59,17 @@ class Drill:
         world = self.world
         say("\nThe drill: each line is something that happens to the node that runs the scheduler.")
         self.settle(3)
+        say()
         self.happen("wrapper killed (SIGKILL)", lambda heir: heir.kill(), True, 3)
-        self.happen("scheduler killed (SIGKILL)", lambda heir: processes.send(heir.scheduler(), signal.SIGKILL), True, 3)
+        self.happen("scheduler killed (SIGKILL)", self.kill_scheduler, True, 3)
         self.happen("whole node lost", lambda heir: heir.power_off(), True, 3)
         self.happen("handed over (SIGTERM)", self.hand_over, True, 3)
         self.happen("fourth wrapper added", lambda heir: world.start_wrapper("dora"), False, 4)
         self.happen("standby removed (SIGTERM)", self.remove_standby, False, 3)
+
+    @staticmethod
+    def kill_scheduler(heir):
+        processes.send(patiently(heir.scheduler, 10, "the scheduler's process"), signal.SIGKILL)
 
     @staticmethod
     def hand_over(heir):

@@ -20,7 +20,7 @@ def step(what):
 
 
 def patiently(condition, timeout, what):
-    """wait_for with a dot each second."""
+    """wait_for with a dot each second; an error that says what was waited for."""
     started, dots = time.monotonic(), [0]
 
     def asked():
