@@ -190,7 +190,7 @@ def test_broker_outage_stops_nobody(group, witness, database, own_rabbitmq):
     assert not witness.overlaps()
     own_rabbitmq.start()
     wait_for(lambda: database.value("select last from news_counter") == database.value("select published from relay"),
-             40, "all news published once the broker is back")
+             40, lambda: "all news published once the broker is back\n" + bert.log())
 
 
 def test_switchover_is_graceful(group, witness, database):
