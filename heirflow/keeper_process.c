@@ -222,6 +222,8 @@ static void reap(struct keeper_process *self)
         main_ended = true;
     }
     bool none_left = pid < 0 && errno == ECHILD;
+    if (main_ended)
+        see_start(self); /* its last word, if it came after the last look */
     if (main_ended && self->life != KILLING)
         begin_kill(self);
     if (none_left && self->life == KILLING)

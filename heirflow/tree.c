@@ -184,18 +184,32 @@ static void list_processes(struct processes *processes)
     }
 }
 
-/* Marks the descendants of this process; /proc may list children before their parents. */
+static int compare_pids(const void *a, const void *b)
+{
+    const struct process *left = a, *right = b;
+    return (left->pid > right->pid) - (left->pid < right->pid);
+}
+
+static bool is_descendant(const struct processes *processes, const struct process *process, pid_t self)
+{
+    if (process->parent == self)
+        return true;
+    const struct process key = {.pid = process->parent};
+    const struct process *parent =
+        processes->count ? bsearch(&key, processes->list, processes->count, sizeof key, compare_pids) : NULL;
+    return parent && parent->member;
+}
+
+/* Marks the descendants of this process. A parent's number may be the larger one, hence the rounds. */
 static void mark_descendants(struct processes *processes)
 {
-    pid_t self = getpid();
+    if (processes->count)
+        qsort(processes->list, processes->count, sizeof *processes->list, compare_pids);
     for (bool more = true; more;) {
         more = false;
         for (size_t i = 0; i < processes->count; i++) {
             struct process *process = &processes->list[i];
-            bool member = process->parent == self;
-            for (size_t j = 0; !member && !process->member && j < processes->count; j++)
-                member = processes->list[j].member && processes->list[j].pid == process->parent;
-            if (member && !process->member)
+            if (!process->member && is_descendant(processes, process, getpid()))
                 process->member = more = true;
         }
     }

@@ -1,0 +1,53 @@
+"""Fixtures of the keeper's tests."""
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from driver import Driver  # noqa: E402
+
+CONTAINMENTS = ["namespace", "user namespace", "cgroup", "subreaper"]
+
+
+def become_nobody():
+    user = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+
+
+@pytest.fixture(scope="session")
+def driver_program(build, worker_folder):
+    """The driver where every user may execute it."""
+    path = worker_folder / "keeper_driver"
+    shutil.copy(build / "tests" / "keeper" / "keeper_driver", path)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(params=CONTAINMENTS)
+def containment(request):
+    return request.param
+
+
+@pytest.fixture
+def drive(driver_program, folder):
+    """drive(containment, command, **spec) starts a driver with one keeper; drive.containment(name) names what it gets."""
+    folder.chmod(0o1777)
+
+    def arguments(containment, environment):
+        environment = dict(environment or {})
+        if containment in ("cgroup", "subreaper"):
+            environment["HEIRFLOW_CONTAINMENT"] = containment
+        return environment, become_nobody if containment == "user namespace" else None
+
+    def start(containment, command, environ=None, **spec):
+        environment, preexec = arguments(containment, environ)
+        spec = {"run_directory": str(folder / "run"), "command": [str(word) for word in command]} | spec
+        return Driver(driver_program, ["run", json.dumps(spec)], environment, preexec)
+    return start
