@@ -47,6 +47,7 @@ struct news {
     pthread_t thread;
     int wake_fd;
     atomic_int_least64_t member_id;
+    atomic_bool woken;
     atomic_int_least64_t stop_at_ms; /* 0: not stopping */
     pthread_mutex_t lock;            /* of the rest of this group; held while the callback runs */
     pthread_cond_t changed;
@@ -311,6 +312,12 @@ static enum outcome relay(struct news *self)
 
 /* ---- the thread ---- */
 
+static void take_wake(struct news *self)
+{
+    if (atomic_exchange(&self->woken, false))
+        self->pending = true;
+}
+
 /* Sleeps until woken, stopped, at most wait_ms (-1 without end), or the broker says something. */
 static void wait_for_events(struct news *self, int64_t wait_ms, bool broker_too)
 {
@@ -318,8 +325,9 @@ static void wait_for_events(struct news *self, int64_t wait_ms, bool broker_too)
                            {.fd = broker_too && self->broker ? self->broker->fd : -1, .events = POLLIN}};
     (void)poll(fds, 2, (int)wait_ms); /* early is fine */
     uint64_t count;
-    if (fds[0].revents & POLLIN && read(self->wake_fd, &count, sizeof count) == sizeof count && !stopping(self))
-        self->pending = true;
+    if (fds[0].revents & POLLIN)
+        (void)!read(self->wake_fd, &count, sizeof count); /* only empties it */
+    take_wake(self);
 }
 
 static void idle(struct news *self)
@@ -400,7 +408,8 @@ static void *run(void *data)
             idle(self);
     }
     /* the last words of a member on its way out, as far as broker and database are at hand */
-    bool last = (self->pending || self->outbox.session) && atomic_load(&self->member_id);
+    take_wake(self);
+    bool last = self->pending || self->outbox.session;
     while (last && !out_of_time(self))
         last = relay(self) == RELAY_MORE;
     close_broker(self, !out_of_time(self));
@@ -482,6 +491,7 @@ void news_wake(struct news *self, int64_t member_id)
     if (!self)
         return;
     atomic_store(&self->member_id, member_id);
+    atomic_store(&self->woken, true);
     nudge(self);
 }
 

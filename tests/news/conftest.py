@@ -1,6 +1,5 @@
 """The relay alone on a database and a broker, and a consumer with a queue of its own."""
 import json
-import queue
 import subprocess
 import threading
 import uuid
@@ -19,10 +18,11 @@ class Relay:
 
     def __init__(self, program, path, configuration):
         path.write_text(json.dumps(configuration))
-        self.states, self.lines = [], queue.Queue()
+        self.states = []
         self.process = subprocess.Popen([program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, bufsize=1, env=wrappers.clean_environment())
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def read(self):
         for line in self.process.stdout:
@@ -35,7 +35,11 @@ class Relay:
         return [state["state"] for state in self.states]
 
     def wait_for(self, word, timeout=20, times=1):
-        wait_for(lambda: self.words().count(word) >= times, timeout, lambda: f"{word} from the relay; said {self.states}")
+        def said():
+            return self.words().count(word) >= times or self.process.poll() is not None
+        wait_for(said, timeout, lambda: f"{word} from the relay; said {self.states}")
+        self.reader.join(None if self.process.poll() is not None else 0)
+        assert self.words().count(word) >= times, f"the relay ended, having said {self.states}\n{self.process.stderr.read()}"
         return [state for state in self.states if state["state"] == word][-1]
 
     def stop(self, within_ms=2000, timeout=20):
@@ -91,6 +95,12 @@ class Outbox:
 def outbox(database):
     """The outbox of GROUP in the test's database: .tell(count), .published(), .wait_published(sequence)."""
     return Outbox(database)
+
+
+@pytest.fixture
+def outbox_of():
+    """The same in another database."""
+    return Outbox
 
 
 class Viewer:
