@@ -30,7 +30,7 @@ static int fail(const char *command, const struct error *error)
     return error->exit_code;
 }
 
-/* ---------------------------------------------------------------------------------------------- the database */
+/* ---- the database */
 
 static bool open_session(const struct config *config, const char *name, const char *listen,
                          struct postgres_session **ret_session, struct error *error)
@@ -79,7 +79,7 @@ static int refuse_group(struct postgres_session *session, const struct config *c
     return fail(command, &error);
 }
 
-/* ---------------------------------------------------------------------------------------------- tables */
+/* ---- tables */
 
 enum { COLUMNS_MAX = 6, CELL_BYTES = 160 };
 
@@ -112,17 +112,6 @@ static int width_of(char *text)
     return width;
 }
 
-/* Control characters become '?', those of U+0080 to U+009F included. */
-static void clean(char *text)
-{
-    for (unsigned char *c = (unsigned char *)text; *c; c++) {
-        if (*c < ' ' || *c == 0x7f)
-            *c = '?';
-        else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
-            c[0] = c[1] = '?';
-    }
-}
-
 /* One row; cells beyond `most` characters are cut. */
 static void table_add(struct table *table, int most, const char *const *cells)
 {
@@ -133,7 +122,7 @@ static void table_add(struct table *table, int most, const char *const *cells)
     for (int i = 0; i < table->columns; i++) {
         char *cell = table->cells[table->rows][i];
         (void)snprintf(cell, CELL_BYTES, "%s", cells[i] ? cells[i] : "");
-        clean(cell);
+        error_clean(cell);
         if (i < table->columns - 1 && width_of(cell) > most)
             strcpy(character(cell, most - 1), "~");
     }
@@ -207,7 +196,7 @@ static int print_json(json_t *value)
     return EXIT_CODE_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- status */
+/* ---- status */
 
 static void describe_scheduler(json_t *scheduler, double now, char *buffer, size_t size)
 {
@@ -248,8 +237,8 @@ static void print_status(json_t *status, double now)
     json_t *holder = json_object_get(status, "heir");
     (void)snprintf(group, sizeof group, "%s", text_of(status, "group"));
     (void)snprintf(heir, sizeof heir, "%s", text_of(holder, "node"));
-    clean(group);
-    clean(heir);
+    error_clean(group);
+    error_clean(heir);
     format_duration((double)number_of(status, "lease_ms") / 1000, lease, sizeof lease);
     format_duration(now - time_of(status, "acceded_at"), since, sizeof since);
     printf("group %s, term %lld, lease %s", group, number_of(status, "term"), lease);
@@ -286,7 +275,7 @@ int commands_status(const struct config *config, const struct options *options)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------------- history */
+/* ---- history */
 
 static void print_history(json_t *terms, double now)
 {
@@ -338,7 +327,7 @@ int commands_history(const struct config *config, const struct options *options)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------------- news */
+/* ---- news */
 
 /* " key=value", quoted where a plain word would not do. */
 static void print_field(FILE *stream, const char *key, json_t *value)
@@ -379,7 +368,7 @@ static void print_event(json_t *body, bool as_json)
             print_field(stream, key, value);
     }
     (void)fclose(stream);
-    clean(line);
+    error_clean(line);
     puts(line);
 }
 
@@ -488,7 +477,7 @@ int commands_news(const struct config *config, const struct options *options)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------- without a database */
+/* ---- without a database */
 
 int commands_version(const struct options *options)
 {

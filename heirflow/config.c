@@ -16,7 +16,7 @@
 #define DAY_MS 86400000
 #define FILE_BYTES_MAX (1 << 20)
 
-/* ---------------------------------------------------------------------------------------------- what values must be */
+/* ---- what values must be */
 
 static bool is_name(const char *value)
 {
@@ -75,7 +75,7 @@ static bool is_user(const char *value)
     return !*value || is_name(value);
 }
 
-/* ---------------------------------------------------------------------------------------------- the table of keys */
+/* ---- the table of keys */
 
 #define KEY(name, kind, member, ...)                                                                                       \
     {                                                                                                                      \
@@ -156,7 +156,7 @@ void config_twin(const struct config_key *key, const char *suffix, char *buffer,
         *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-/* ---------------------------------------------------------------------------------------------- where a value came from */
+/* ---- where a value came from */
 
 /* File, variable, flag or default, for error texts. */
 struct source {
@@ -201,7 +201,7 @@ static bool fault(const struct source *source, const char *path, struct error *e
     return error_set(error, EXIT_CODE_USAGE, "%s (key \"%s\") %s", source->name, path, text);
 }
 
-/* ---------------------------------------------------------------------------------------------- taking one value */
+/* ---- taking one value */
 
 static void *member(struct config *config, const struct config_key *key)
 {
@@ -358,7 +358,7 @@ static bool take(struct config *config, const struct config_key *key, json_t *va
     return error_set(error, EXIT_CODE_USAGE, "%s: unknown type of key", key->path);
 }
 
-/* ---------------------------------------------------------------------------------------------- text from outside JSON */
+/* ---- text from outside JSON */
 
 static json_t *list_of(const char *text)
 {
@@ -411,7 +411,7 @@ static const struct config_key *key_of(const char *path)
     return key;
 }
 
-/* ---------------------------------------------------------------------------------------------- sources, weakest first */
+/* ---- sources, weakest first */
 
 static bool take_defaults(struct config *config, struct error *error)
 {
@@ -556,7 +556,7 @@ static bool take_flags(struct config *config, const struct config_flags *flags, 
     return take(config, key_of("scheduler.command"), list, &source, error);
 }
 
-/* ---------------------------------------------------------------------------------------------- the whole */
+/* ---- the whole */
 
 static bool fill_node(struct config *config, struct error *error)
 {

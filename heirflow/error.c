@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static void clean(char *text)
+void error_clean(char *text)
 {
-    for (; *text; text++) {
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = *text == '\n' ? ' ' : '?';
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
+            *c = *c == '\n' ? ' ' : '?';
+        else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
+            c[0] = c[1] = '?';
     }
 }
 
@@ -20,7 +22,7 @@ static void set(struct error *error, bool retryable, enum exit_code code, const 
     size_t length = strlen(text);
     while (length && (text[length - 1] == '\n' || text[length - 1] == ' '))
         text[--length] = '\0';
-    clean(text);
+    error_clean(text);
     error->retryable = retryable;
     error->exit_code = code;
     memcpy(error->text, text, sizeof text);
@@ -51,7 +53,7 @@ bool error_wrap(struct error *error, const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    clean(what);
+    error_clean(what);
     memcpy(text, error->text, sizeof text);
     (void)snprintf(error->text, sizeof error->text, "%.255s: %.760s", what, text);
     return false;

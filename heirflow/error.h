@@ -4,16 +4,16 @@
 #include <stdbool.h>
 
 struct error {
-    bool retryable;  /* the same call may succeed later without anyone changing anything */
-    int exit_code;   /* one of enum exit_code, for main.c */
+    bool retryable; /* the same call may succeed later without anyone changing anything */
+    int exit_code;  /* one of enum exit_code, for main.c */
     char text[1024];
 };
 
 enum exit_code {
     EXIT_CODE_OK = 0,
-    EXIT_CODE_NEGATIVE = 1,  /* a negative answer, e.g. `check` found a fault */
-    EXIT_CODE_USAGE = 2,     /* usage or configuration */
-    EXIT_CODE_DATABASE = 3,  /* database unreachable or refused */
+    EXIT_CODE_NEGATIVE = 1, /* a negative answer, e.g. `check` found a fault */
+    EXIT_CODE_USAGE = 2,    /* usage or configuration */
+    EXIT_CODE_DATABASE = 3, /* database unreachable or refused */
     EXIT_CODE_BROKER = 4,
 };
 
@@ -22,7 +22,11 @@ enum exit_code {
 bool error_set(struct error *error, enum exit_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* As error_set, for failures that may pass. */
-bool error_set_retryable(struct error *error, enum exit_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool error_set_retryable(struct error *error, enum exit_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Makes a text fit for a terminal: control characters, those of U+0080 to U+009F included, become '?', a line feed ' '. */
+void error_clean(char *text);
 
 /* Puts "what: " in front of the text; returns false. */
 bool error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -22,7 +22,7 @@ int migrate_newest_version(void)
     return newest;
 }
 
-/* ---------------------------------------------------------------------------------------------- the schema as it is */
+/* ---- the schema as it is */
 
 struct state {
     bool exists, may_create; /* the schema; may this user create in it, or it? */
@@ -95,7 +95,7 @@ bool migrate_check_version(struct postgres_session *session, const char *schema,
     return state.version <= migrate_newest_version() + 1 || refuse_newer(schema, state.version, error);
 }
 
-/* ---------------------------------------------------------------------------------------------- applying */
+/* ---- applying */
 
 static bool command(struct postgres_session *session, const char *sql, struct error *error)
 {

@@ -136,7 +136,7 @@ static bool takes(const struct command *command, char letter)
     return letter == 'h' || strchr(command->letters, letter);
 }
 
-/* ---------------------------------------------------------------------------------------------- parsing */
+/* ---- parsing */
 
 static bool take_number(const char *option, const char *text, int64_t least, int64_t *ret_number, struct error *error)
 {
@@ -240,7 +240,7 @@ bool options_parse(int argc, char **argv, struct options *ret_options, struct er
            (ret_options->help || parse_rest(argc - 1, argv + 1, ret_options, error));
 }
 
-/* ---------------------------------------------------------------------------------------------- help */
+/* ---- help */
 
 static void print_program_help(FILE *stream)
 {
