@@ -301,7 +301,7 @@ static void check_node(struct findings *findings, const struct config *config)
     if (config->no_heir)
         report(findings, true, "command", "none needed: this member never leads (no_heir)");
     else if (!config->scheduler.command)
-        report(findings, false, "command", "none is configured - set \"scheduler.command\", or give it after --");
+        report(findings, false, "command", "no command to run - set \"scheduler.command\", or give it after --");
     else if (!check_command(config, path, sizeof path, &error))
         report(findings, false, "command", "%s", error.text);
     else
