@@ -1,0 +1,24 @@
+/* Fills a model from PostgreSQL and RabbitMQ, for ever: state by asking each second and when woken, news from whichever
+ * has them. Runs on the loop and never waits. */
+#pragma once
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include "config.h"
+#include "error.h"
+#include "model.h"
+
+struct feed;
+
+/* on_change runs on the loop whenever the model may have changed. `config` and `model` stay the caller's. False for
+ * connection settings that can never work. */
+bool feed_start(uv_loop_t *loop, const struct config *config, struct model *model, void (*on_change)(void *data),
+                void *data, struct feed **ret_feed, struct error *error);
+
+/* Everything that can be known at first is known: roster and news are read or PostgreSQL has failed, and RabbitMQ, if
+ * configured, was reached or not. */
+bool feed_settled(const struct feed *self);
+
+/* Ends it; the loop then closes its handles. NULL is fine. */
+void feed_stop(struct feed *self);

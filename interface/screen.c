@@ -1,0 +1,263 @@
+/* Owns the terminal: modes, colours, keys, and giving it back. Never decides what is shown. */
+#define NCURSES_WIDECHAR 1
+#include "screen.h"
+
+#include <curses.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <langinfo.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <term.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+
+static struct {
+    SCREEN *screen;
+    FILE *input;
+    bool open; /* the terminal is ours */
+    attr_t attributes[LAYOUT_ROLES];
+    short pairs[LAYOUT_ROLES];
+    cchar_t *line;
+    int line_size;
+} screen;
+
+/* What the crash handler needs, made ready beforehand: there it is too late for anything that allocates or locks. */
+static struct {
+    volatile sig_atomic_t armed;
+    struct termios modes;
+    char restore[256];
+    size_t length;
+} rescue;
+
+/* ---- giving it back */
+
+static void on_crash(int number)
+{
+    if (rescue.armed) {
+        rescue.armed = 0;
+        (void)!write(STDOUT_FILENO, rescue.restore, rescue.length);
+        (void)tcsetattr(STDOUT_FILENO, TCSANOW, &rescue.modes);
+        static const char text[] = "heirflow-interface: crashed; the terminal is restored\n";
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    }
+    (void)raise(number); /* SA_RESETHAND: once we return it ends the process as it would have */
+}
+
+/* Terminfo strings without their padding, `$<5>`. */
+static void add_restore(const char *capability)
+{
+    const char *text = tigetstr(capability);
+    if (!text || text == (char *)-1)
+        return;
+    while (*text && rescue.length < sizeof rescue.restore) {
+        if (text[0] == '$' && text[1] == '<' && strchr(text, '>'))
+            text = strchr(text, '>') + 1;
+        else
+            rescue.restore[rescue.length++] = *text++;
+    }
+}
+
+static void arm_rescue(void)
+{
+    static const char *const capabilities[] = {"sgr0", "op", "rmkx", "cnorm", "rmcup"};
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    static char stack_memory[64 * 1024]; /* a stack that has overflowed is of no use */
+    rescue.length = 0;
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
+        add_restore(capabilities[i]);
+    stack_t stack = {.ss_sp = stack_memory, .ss_size = sizeof stack_memory};
+    (void)sigaltstack(&stack, NULL);
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)(SA_RESETHAND | SA_ONSTACK)};
+    (void)sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+        (void)sigaction(crashes[i], &action, NULL);
+    rescue.armed = 1;
+}
+
+void screen_close(void)
+{
+    if (!screen.open)
+        return;
+    screen.open = false;
+    rescue.armed = 0;
+    (void)endwin();
+    (void)tcsetattr(STDOUT_FILENO, TCSANOW, &rescue.modes); /* a terminal that has gone needs no modes */
+}
+
+/* ---- opening */
+
+static void set_role(enum layout_role role, attr_t attribute, short colour)
+{
+    screen.attributes[role] = attribute;
+    screen.pairs[role] = 0;
+    if (colour < 0 || !has_colors() || colour >= COLORS)
+        return;
+    screen.pairs[role] = (short)role;
+    (void)init_pair((short)role, colour, -1);
+}
+
+/* Without colour the attributes alone tell the roles apart, and the signs in front of the lines do so without either. */
+static void choose_colours(void)
+{
+    const char *refused = getenv("NO_COLOR");
+    bool colours = has_colors() && !(refused && *refused);
+    if (colours) {
+        (void)start_color();
+        (void)use_default_colors();
+    }
+    bool grey = colours && COLORS >= 16;
+    set_role(LAYOUT_TITLE, A_BOLD, -1);
+    set_role(LAYOUT_HEIR, A_BOLD, colours ? COLOR_GREEN : -1);
+    set_role(LAYOUT_NEXT, A_NORMAL, colours ? COLOR_CYAN : -1);
+    set_role(LAYOUT_RETIRED, grey ? A_NORMAL : A_DIM, grey ? 8 : -1);
+    set_role(LAYOUT_LOST, A_NORMAL, colours ? COLOR_YELLOW : -1);
+    set_role(LAYOUT_FAULT, A_BOLD, colours ? COLOR_RED : -1);
+    set_role(LAYOUT_DIM, grey ? A_NORMAL : A_DIM, grey ? 8 : -1);
+}
+
+static bool open_input(struct error *error)
+{
+    if (isatty(STDIN_FILENO)) {
+        screen.input = stdin;
+        return true;
+    }
+    screen.input = fopen("/dev/tty", "re");
+    return screen.input || error_set(error, EXIT_CODE_USAGE, "no terminal to read keys from; for plain text use --once");
+}
+
+bool screen_open(struct error *error)
+{
+    if (!isatty(STDOUT_FILENO) || tcgetattr(STDOUT_FILENO, &rescue.modes) != 0)
+        return error_set(error, EXIT_CODE_USAGE, "the output is no terminal; for plain text use --once");
+    if (!open_input(error))
+        return false;
+    screen.screen = newterm(NULL, stdout, screen.input);
+    if (!screen.screen)
+        return error_set(error, EXIT_CODE_USAGE,
+                         "the terminal type \"%s\" is not known here; set TERM (xterm will often do), or use --once",
+                         getenv("TERM") ? getenv("TERM") : "");
+    screen.open = true;
+    arm_rescue();
+    (void)atexit(screen_close); /* for whoever calls exit */
+    (void)cbreak();
+    (void)noecho();
+    (void)nonl();
+    (void)keypad(stdscr, TRUE);
+    (void)nodelay(stdscr, TRUE);
+    (void)leaveok(stdscr, TRUE);
+    (void)set_escdelay(25);
+    (void)curs_set(0);
+    choose_colours();
+    return true;
+}
+
+/* ---- keys */
+
+int screen_input(void)
+{
+    return fileno(screen.input);
+}
+
+bool screen_input_gone(void)
+{
+    struct pollfd input = {.fd = screen_input(), .events = POLLIN};
+    int waiting = 0;
+    return poll(&input, 1, 0) > 0 &&
+           (input.revents & (POLLHUP | POLLERR | POLLNVAL) || (ioctl(input.fd, FIONREAD, &waiting) == 0 && waiting == 0));
+}
+
+enum screen_key screen_key(void)
+{
+    switch (getch()) {
+    case ERR:
+        return SCREEN_NONE;
+    case 'q':
+    case 'Q':
+        return SCREEN_QUIT;
+    case KEY_UP:
+        return SCREEN_UP;
+    case KEY_DOWN:
+        return SCREEN_DOWN;
+    case KEY_PPAGE:
+        return SCREEN_PAGE_UP;
+    case KEY_NPAGE:
+    case ' ':
+        return SCREEN_PAGE_DOWN;
+    case KEY_HOME:
+        return SCREEN_HOME;
+    case KEY_END:
+        return SCREEN_END;
+    case '\f':
+        return SCREEN_REPAINT;
+    default:
+        return SCREEN_OTHER;
+    }
+}
+
+/* ---- painting */
+
+void screen_size(int *ret_width, int *ret_height)
+{
+    getmaxyx(stdscr, *ret_height, *ret_width);
+}
+
+bool screen_ascii(void)
+{
+    const char *term = getenv("TERM");
+    return strcmp(nl_langinfo(CODESET), "UTF-8") != 0 || (term && strcmp(term, "linux") == 0); /* its font is too small */
+}
+
+void screen_resize(void)
+{
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0)
+        (void)resizeterm(size.ws_row, size.ws_col); /* without memory the old size stays */
+}
+
+static void draw_line(const struct layout_frame *frame, int y)
+{
+    int count = 0;
+    for (int x = 0; x < frame->width; x++) {
+        const struct layout_cell *cell = &frame->cells[(size_t)y * (size_t)frame->width + (size_t)x];
+        if (!cell->glyph)
+            continue;
+        const wchar_t text[] = {cell->glyph, 0};
+        (void)setcchar(&screen.line[count++], text, screen.attributes[cell->role], screen.pairs[cell->role], NULL);
+    }
+    (void)mvadd_wchnstr(y, 0, screen.line, count); /* what does not fit is not shown */
+}
+
+void screen_draw(const struct layout_frame *frame)
+{
+    if (frame->width > screen.line_size) {
+        cchar_t *line = realloc(screen.line, sizeof *line * (size_t)frame->width);
+        if (!line)
+            return;
+        screen.line = line;
+        screen.line_size = frame->width;
+    }
+    (void)erase();
+    for (int y = 0; y < frame->height; y++)
+        draw_line(frame, y);
+    (void)wnoutrefresh(stdscr);
+    (void)doupdate();
+}
+
+void screen_repaint(void)
+{
+    (void)clearok(curscr, TRUE);
+}
+
+void screen_suspend(void)
+{
+    (void)endwin();
+    (void)raise(SIGSTOP);
+    screen_resize();
+    screen_repaint();
+}

@@ -1,0 +1,323 @@
+/* The picture against golden frames, at every size, and with whatever names there may be.
+ *
+ * Goldens are text files in tests/interface/golden; HEIRFLOW_GOLDEN=write writes them anew. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <limits.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "layout.h"
+
+enum { MINUTE = 60000, HOUR = 60 * MINUTE };
+
+static const int64_t wall_ms = 1795302000000; /* Sat 21 Nov 2026 21:40:00 UTC */
+static const int64_t now_ms = 1000000000;
+
+static void add_member(struct model_snapshot *snapshot, const char *node, enum model_role role, const char *reason,
+                       int64_t seen_ms_ago, int64_t age_ms)
+{
+    struct model_member *member = &snapshot->members[snapshot->member_count++];
+    *member = (struct model_member){
+        .member_id = snapshot->member_count,
+        .rank = snapshot->member_count,
+        .role = role,
+        .live = seen_ms_ago < 6000,
+        .seen_ms_ago = seen_ms_ago,
+        .registered_at_ms = wall_ms - age_ms,
+    };
+    model_text(member->node, sizeof member->node, node);
+    model_text(member->reason, sizeof member->reason, reason);
+    model_text(member->address, sizeof member->address, "10.20.30.41");
+    model_text(member->version, sizeof member->version, "0.1.0");
+    snapshot->member_total = snapshot->member_count;
+}
+
+static struct model_snapshot *begin_roster(struct model_snapshot *snapshot, int room)
+{
+    *snapshot = (struct model_snapshot){.exists = true, .term = 1042, .lease_ms = 6000, .database_ms = wall_ms, .news_last = 90};
+    snapshot->acceded_at_ms = wall_ms - 2 * HOUR - 14 * MINUTE;
+    snapshot->members = calloc((size_t)room, sizeof *snapshot->members);
+    model_text(snapshot->heir, sizeof snapshot->heir, "sched1");
+    return snapshot;
+}
+
+static void add_usual_roster(struct model *model)
+{
+    struct model_snapshot snapshot;
+    (void)begin_roster(&snapshot, 5);
+    add_member(&snapshot, "sched1", MODEL_HEIR, "", 400, 50 * HOUR);
+    snapshot.members[0].scheduler.pid = 48213;
+    snapshot.members[0].scheduler.started_at_ms = wall_ms - 2 * HOUR - 14 * MINUTE;
+    snapshot.members[0].scheduler.restarts = 1;
+    (void)strcpy(snapshot.members[0].scheduler.state, "running");
+    add_member(&snapshot, "sched2", MODEL_STANDBY, "next in line", 900, 49 * HOUR);
+    add_member(&snapshot, "sched3", MODEL_STANDBY, "1 older in line", 100, 12 * MINUTE);
+    add_member(&snapshot, "backup-berlin", MODEL_STANDBY, "not seen for a lease", 192000, 26 * HOUR);
+    add_member(&snapshot, "old1", MODEL_RETIRED, "retired", 700, 300 * HOUR);
+    model_take_snapshot(model, &snapshot, now_ms, now_ms);
+}
+
+static void tell(struct model *model, int64_t sequence, int64_t ago_ms, const char *event, const char *node, int64_t term,
+                 const char *detail)
+{
+    struct model_event told = {.sequence = sequence, .at_ms = wall_ms - ago_ms, .term = term};
+    (void)snprintf(told.id, sizeof told.id, "id-%lld-%s", (long long)sequence, event);
+    model_text(told.event, sizeof told.event, event);
+    model_text(told.node, sizeof told.node, node);
+    model_text(told.detail, sizeof told.detail, detail);
+    (void)model_take_event(model, &told, true, now_ms);
+}
+
+static void add_usual_news(struct model *model)
+{
+    tell(model, 80, 26 * HOUR, "registered", "backup-berlin", 0, "member 4");
+    tell(model, 81, 2 * HOUR + 15 * MINUTE, "scheduler-exited", "sched4", 1041, "killed by signal 9");
+    tell(model, 82, 2 * HOUR + 14 * MINUTE + 90, "abdicated", "sched4", 1041, "scheduler-failed, successor sched1");
+    tell(model, 83, 2 * HOUR + 14 * MINUTE, "acceded", "sched1", 1042, "vacant, member 1");
+    tell(model, 84, 2 * HOUR + 14 * MINUTE - 60, "scheduler-started", "sched1", 1042, "pid 48011");
+    tell(model, 85, 30 * MINUTE, "scheduler-unhealthy", "sched1", 1042, "health command timed out");
+    tell(model, 86, 12 * MINUTE, "registered", "sched3", 0, "member 3");
+    tell(model, 88, 5 * MINUTE, "lost", "backup-berlin", 1042, "not seen for a lease, member 4");
+    tell(model, 89, 4 * MINUTE, "retired", "old1", 1042, "");
+    tell(model, 90, 4000, "left", "sched4", 0, "SIGTERM");
+}
+
+static void make_usual(struct model *model)
+{
+    assert_true(model_init(model, "airflow-scheduler"));
+    model_link_word(&model->postgres, now_ms - 300);
+    model_link_word(&model->rabbitmq, now_ms - 1800);
+    add_usual_roster(model);
+    add_usual_news(model);
+}
+
+/* Rows without their trailing blanks; then, if asked for, each row again as letters of its roles. */
+static char *text_of(const struct layout_frame *frame, bool roles)
+{
+    static const char letters[] = " THNSRLFD"; /* in the order of enum layout_role */
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    for (int pass = 0; pass < 1 + roles; pass++) {
+        for (int y = 0; y < frame->height; y++) {
+            const struct layout_cell *line = &frame->cells[y * frame->width];
+            int width = frame->width;
+            while (width > 0 && line[width - 1].glyph == L' ')
+                width--;
+            for (int x = 0; x < width; x++) {
+                char bytes[MB_LEN_MAX] = "";
+                if (pass && line[x].glyph)
+                    (void)fputc(line[x].glyph == L' ' ? ' ' : line[x].role ? letters[line[x].role] : '.', stream);
+                else if (line[x].glyph)
+                    (void)fwrite(bytes, 1, (size_t)wctomb(bytes, line[x].glyph), stream);
+            }
+            (void)fputc('\n', stream);
+        }
+        if (!pass && roles)
+            (void)fputs("--- roles: (T)itle (H)eir (N)ext (S)tandby (R)etired (L)ost (F)ault (D)im\n", stream);
+    }
+    (void)fclose(stream);
+    return text;
+}
+
+static void compare(const char *name, const struct model *model, const struct layout_view *view)
+{
+    struct layout_frame frame = {0};
+    assert_true(layout_draw(&frame, model, view));
+    cleanup_free char *text = text_of(&frame, true);
+    layout_finish(&frame);
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/%s.txt", GOLDEN, name);
+    const char *wish = getenv("HEIRFLOW_GOLDEN");
+    cleanup_file FILE *file = fopen(path, wish && strcmp(wish, "write") == 0 ? "w" : "r");
+    if (!file)
+        fail_msg("no golden frame %s", path);
+    if (wish && strcmp(wish, "write") == 0) {
+        (void)fputs(text, file);
+        return;
+    }
+    char golden[65536];
+    golden[fread(golden, 1, sizeof golden - 1, file)] = '\0';
+    if (strcmp(text, golden) != 0)
+        fail_msg("%s differs; it is now:\n%s", path, text);
+}
+
+static struct layout_view view_of(int width, int height)
+{
+    return (struct layout_view){.width = width, .height = height, .keys = true, .now_ms = now_ms, .wall_ms = wall_ms};
+}
+
+static void draws_the_usual(void **state)
+{
+    static const int sizes[][2] = {{40, 10}, {40, 24}, {80, 24}, {120, 30}, {200, 50}};
+    struct model model;
+    make_usual(&model);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct layout_view view = view_of(sizes[i][0], sizes[i][1]);
+        char name[64];
+        (void)snprintf(name, sizeof name, "usual_%dx%d", view.width, view.height);
+        compare(name, &model, &view);
+    }
+    struct layout_view view = view_of(80, 24);
+    view.ascii = true;
+    compare("ascii_80x24", &model, &view);
+    model_finish(&model);
+}
+
+static void draws_faults(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    model_link_down(&model.postgres, "cannot connect to PostgreSQL: db1:5432: Connection refused (is the server running, "
+                                     "and listening there?)",
+                    now_ms - 1000);
+    model.unreadable = 3;
+    struct layout_view view = view_of(80, 24);
+    view.now_ms = now_ms + 12000;
+    compare("postgres_lost_80x24", &model, &view);
+    view = view_of(40, 12);
+    view.now_ms = now_ms + 12000;
+    compare("postgres_lost_40x12", &model, &view);
+    model_link_word(&model.postgres, now_ms);
+    model_link_down(&model.rabbitmq, "broker q1:5672/ cannot be reached; check that RabbitMQ runs there", now_ms);
+    view = view_of(80, 24);
+    compare("rabbitmq_lost_80x24", &model, &view);
+    model_finish(&model);
+}
+
+static void draws_beginnings(void **state)
+{
+    struct model model;
+    assert_true(model_init(&model, "airflow-scheduler"));
+    model_link_try(&model.postgres, now_ms);
+    struct layout_view view = view_of(80, 24);
+    compare("nothing_yet_80x24", &model, &view);
+    struct model_snapshot unknown = {0};
+    model_take_snapshot(&model, &unknown, now_ms, now_ms);
+    model_link_word(&model.postgres, now_ms);
+    compare("unknown_group_80x24", &model, &view);
+    struct model_snapshot vacant;
+    begin_roster(&vacant, 1)->heir[0] = '\0';
+    vacant.paused = true;
+    add_member(&vacant, "sched2", MODEL_STANDBY, "paused", 100, HOUR);
+    model_take_snapshot(&model, &vacant, now_ms, now_ms);
+    compare("vacant_and_paused_80x24", &model, &view);
+    model_finish(&model);
+}
+
+static void draws_crowds(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct model_snapshot crowd;
+    (void)begin_roster(&crowd, 1000);
+    for (int i = 0; i < 1000; i++) {
+        char node[32];
+        (void)snprintf(node, sizeof node, "node%04d", i);
+        add_member(&crowd, node, i ? MODEL_STANDBY : MODEL_HEIR, i ? "older in line" : "", i % 10 == 9 ? 9000 : 100, HOUR);
+    }
+    model_take_snapshot(&model, &crowd, now_ms, now_ms);
+    struct layout_view view = view_of(80, 24);
+    compare("crowd_80x24", &model, &view);
+    model_finish(&model);
+}
+
+static void scrolls(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct layout_view view = view_of(80, 16);
+    int lines = layout_news_lines(&model, &view);
+    assert_in_range(lines, 2, 8);
+    assert_int_equal(layout_scroll(&model, &view, -1), 0);
+    view.anchor = layout_scroll(&model, &view, 2);
+    assert_int_equal(view.anchor, model_event(&model, model.count - 3)->arrival);
+    compare("scrolled_80x16", &model, &view);
+    tell(&model, 91, 0, "registered", "sched9", 0, "");
+    assert_int_equal(layout_scroll(&model, &view, 0), view.anchor); /* what is read does not move */
+    view.anchor = layout_scroll(&model, &view, 1000);
+    assert_int_equal(view.anchor, model_event(&model, lines - 1)->arrival);
+    view.anchor = layout_scroll(&model, &view, -1000);
+    assert_int_equal(view.anchor, 0);
+    model_finish(&model);
+}
+
+/* Under the sanitizers this would find a cell beyond the frame. */
+static void survives_every_size(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    model_link_down(&model.postgres, "a fault", now_ms);
+    model_link_down(&model.rabbitmq, "another", now_ms);
+    struct layout_frame frame = {0};
+    for (int width = 0; width <= 140; width++) {
+        for (int height = 0; height <= 40; height++) {
+            struct layout_view view = view_of(width, height);
+            assert_true(layout_draw(&frame, &model, &view));
+            view.anchor = layout_scroll(&model, &view, 3);
+            view.ascii = true;
+            assert_true(layout_draw(&frame, &model, &view));
+        }
+    }
+    layout_finish(&frame);
+    model_finish(&model);
+}
+
+static void shows_foreign_names(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct model_snapshot snapshot;
+    (void)begin_roster(&snapshot, 3);
+    add_member(&snapshot, "調度器一二三四五六七八九十", MODEL_HEIR, "", 100, HOUR);
+    add_member(&snapshot, "cafe\xcc\x81\x1b[31m", MODEL_STANDBY, "next in line", 100, HOUR);
+    add_member(&snapshot, "scheduler-with-a-very-long-name-that-goes-on-and-on-and-on", MODEL_STANDBY, "no_heir", 100, HOUR);
+    model_text(snapshot.heir, sizeof snapshot.heir, snapshot.members[0].node);
+    model_take_snapshot(&model, &snapshot, now_ms, now_ms);
+    struct layout_view view = view_of(80, 24);
+    compare("foreign_names_80x24", &model, &view);
+    view.ascii = true;
+    struct layout_frame frame = {0};
+    assert_true(layout_draw(&frame, &model, &view));
+    for (int i = 0; i < frame.width * frame.height; i++)
+        assert_true(frame.cells[i].glyph == 0 || (frame.cells[i].glyph >= L' ' && frame.cells[i].glyph <= L'~'));
+    layout_finish(&frame);
+    model_finish(&model);
+}
+
+static void height_fits_everything(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct layout_view view = view_of(80, 0);
+    view.keys = false;
+    view.height = layout_height(&model, &view, 20);
+    assert_in_range(layout_news_lines(&model, &view), 20, 30);
+    struct layout_frame frame = {0};
+    assert_true(layout_draw(&frame, &model, &view));
+    cleanup_free char *text = text_of(&frame, false);
+    assert_non_null(strstr(text, "old1"));
+    assert_null(strstr(text, "more"));
+    layout_finish(&frame);
+    model_finish(&model);
+}
+
+int main(void)
+{
+    (void)setlocale(LC_CTYPE, "C.UTF-8");
+    (void)setenv("TZ", "UTC", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(draws_the_usual),     cmocka_unit_test(draws_faults),        cmocka_unit_test(draws_beginnings),
+        cmocka_unit_test(draws_crowds),        cmocka_unit_test(scrolls),             cmocka_unit_test(survives_every_size),
+        cmocka_unit_test(shows_foreign_names), cmocka_unit_test(height_fits_everything),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
