@@ -42,7 +42,8 @@ static void add_member(struct model_snapshot *snapshot, const char *node, enum m
 
 static struct model_snapshot *begin_roster(struct model_snapshot *snapshot, int room)
 {
-    *snapshot = (struct model_snapshot){.exists = true, .term = 1042, .lease_ms = 6000, .database_ms = wall_ms, .news_last = 90};
+    *snapshot =
+        (struct model_snapshot){.exists = true, .term = 1042, .lease_ms = 6000, .database_ms = wall_ms, .news_last = 90};
     snapshot->acceded_at_ms = wall_ms - 2 * HOUR - 14 * MINUTE;
     snapshot->members = calloc((size_t)room, sizeof *snapshot->members);
     model_text(snapshot->heir, sizeof snapshot->heir, "sched1");
@@ -176,8 +177,9 @@ static void draws_faults(void **state)
 {
     struct model model;
     make_usual(&model);
-    model_link_down(&model.postgres, "cannot connect to PostgreSQL: db1:5432: Connection refused (is the server running, "
-                                     "and listening there?)",
+    model_link_down(&model.postgres,
+                    "cannot connect to PostgreSQL: db1:5432: Connection refused (is the server running, "
+                    "and listening there?)",
                     now_ms - 1000);
     model.unreadable = 3;
     struct layout_view view = view_of(80, 24);
@@ -279,7 +281,8 @@ static void shows_foreign_names(void **state)
     (void)begin_roster(&snapshot, 3);
     add_member(&snapshot, "調度器一二三四五六七八九十", MODEL_HEIR, "", 100, HOUR);
     add_member(&snapshot, "cafe\xcc\x81\x1b[31m", MODEL_STANDBY, "next in line", 100, HOUR);
-    add_member(&snapshot, "scheduler-with-a-very-long-name-that-goes-on-and-on-and-on", MODEL_STANDBY, "no_heir", 100, HOUR);
+    add_member(&snapshot, "scheduler-with-a-very-long-name-that-goes-on-and-on-and-on", MODEL_STANDBY, "no_heir", 100,
+               HOUR);
     model_text(snapshot.heir, sizeof snapshot.heir, snapshot.members[0].node);
     model_take_snapshot(&model, &snapshot, now_ms, now_ms);
     struct layout_view view = view_of(80, 24);
@@ -315,9 +318,14 @@ int main(void)
     (void)setlocale(LC_CTYPE, "C.UTF-8");
     (void)setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_the_usual),     cmocka_unit_test(draws_faults),        cmocka_unit_test(draws_beginnings),
-        cmocka_unit_test(draws_crowds),        cmocka_unit_test(scrolls),             cmocka_unit_test(survives_every_size),
-        cmocka_unit_test(shows_foreign_names), cmocka_unit_test(height_fits_everything),
+        cmocka_unit_test(draws_the_usual),
+        cmocka_unit_test(draws_faults),
+        cmocka_unit_test(draws_beginnings),
+        cmocka_unit_test(draws_crowds),
+        cmocka_unit_test(scrolls),
+        cmocka_unit_test(survives_every_size),
+        cmocka_unit_test(shows_foreign_names),
+        cmocka_unit_test(height_fits_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
