@@ -4,6 +4,9 @@
 -- search_path. Lock order everywhere: throne, roster, news counter. A standby's heartbeat never locks the throne.
 -- Functions that judge take the lock in a statement of their own and read clock_timestamp() only after it.
 
+-- functions pin what is set here: without pg_temp at its end a caller's temporary tables would come before ours
+select set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
 create sequence member_id;
 
 create table throne (
@@ -62,7 +65,7 @@ create table terms (
     reason     text,
     primary key (group_name, term)
 );
-comment on column terms.ended_at is 'for a deposed heir presumed: its last renewal plus the lease';
+comment on column terms.ended_at is 'for a deposed heir presumed: its last renewal plus the lease, at most its successor''s beginning';
 
 create table news_counter (
     group_name text primary key,
@@ -137,7 +140,8 @@ $$;
 
 create function may_lead(r roster, t throne, at timestamptz) returns boolean
 language sql stable as $$
-    select r.eligible and is_live(r, t, at) and r.member_id is distinct from t.member_id
+    select r.eligible and is_live(r, t, at)
+       and (r.member_id, r.incarnation) is distinct from (t.member_id, t.incarnation)
        and not is_retired(r.group_name, r.node)
 $$;
 comment on function may_lead(roster, throne, timestamptz) is 'live, eligible, not retired and not already the holder';
@@ -186,6 +190,9 @@ begin
          where r.group_name = p_group and may_lead(r, t, v_now)
          order by r.node = t.request_target desc nulls last, r.member_id limit 1;
     end if;
+    -- it is to register at the end of the line; until then it stands in nobody's way
+    update roster set eligible = false
+     where group_name = p_group and member_id = t.member_id and incarnation = t.incarnation;
     update throne
        set member_id = null, incarnation = null, request = null, request_target = null,
            named_member_id = v_successor.member_id, named_at = v_now
@@ -198,7 +205,7 @@ end $$;
 comment on function vacate(text, text, text, text) is
     'ends the term, names the successor and wakes it; locks the throne. The caller has checked that the holder asks.';
 
-create function observe(p_group text, p_seat uuid, p_incarnation uuid) returns jsonb
+create function observe(p_group text, p_seat uuid, p_incarnation uuid, p_lease_ms integer default 6000) returns jsonb
 language plpgsql volatile as $$
 declare
     t throne;
@@ -213,6 +220,12 @@ declare
     v_since_beat_ms bigint;
 begin
     select * into t from throne where group_name = p_group;
+    if not found then   -- a failover may lose the whole group: its members are to register, and found it again
+        t.lease_ms := p_lease_ms;
+        t.term := 0;
+        t.beat := 0;
+        t.paused := false;
+    end if;
     select * into me from roster where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
     select count(*) filter (where is_live(r, t, v_now) and r.member_id is distinct from t.member_id),
            count(*) filter (where may_lead(r, t, v_now))
@@ -244,7 +257,9 @@ begin
         'unpublished', (select last from news_counter where group_name = p_group)
                      - (select published from relay where group_name = p_group));
 end $$;
-comment on function observe(text, uuid, uuid) is 'the reply to every call: the throne as it stands and what it means to this member. Locks nothing.';
+comment on function observe(text, uuid, uuid, integer) is
+    'the reply to every call: the throne as it stands and what it means to this member. Locks nothing. p_lease_ms is told '
+    'for a group that does not exist.';
 
 -- ------------------------------------------------------------------------------------------------ members
 
@@ -263,11 +278,16 @@ begin
     insert into relay (group_name) values (p_group) on conflict do nothing;
     select * into t from throne where group_name = p_group for update;
     v_now := clock_timestamp();
-    select * into me from roster where group_name = p_group and seat = p_seat;
+    select * into me from roster where group_name = p_group and seat = p_seat for update;
     if me.generation > p_generation or (me.generation = p_generation and not me.present) then
         return observe(p_group, p_seat, p_incarnation) || '{"refused": "superseded"}';
     end if;
     if me.generation is distinct from p_generation then
+        delete from roster where group_name = p_group and seat in (   -- before the counter is locked; never waits
+            select r.seat from roster r
+             where r.group_name = p_group and r.seat <> p_seat and r.seen_at < v_now - interval '1 day'
+               and (r.member_id, r.incarnation) is distinct from (t.member_id, t.incarnation)
+               for update skip locked);
         if t.member_id = me.member_id and t.incarnation = me.incarnation then
             perform vacate(p_group, 'superseded', 'restarted', me.node);
         end if;
@@ -278,9 +298,6 @@ begin
            set generation = excluded.generation, member_id = excluded.member_id, incarnation = excluded.incarnation,
                node = excluded.node, address = excluded.address, registered_at = v_now, seen_at = v_now,
                present = true, lost = false, eligible = excluded.eligible, self = excluded.self;
-        delete from roster r
-         where r.group_name = p_group and r.member_id is distinct from t.member_id
-           and r.seen_at < v_now - interval '1 day';
         perform tell(p_group, 'registered', p_node, p_node, null, p_self->>'registered_because',
                      jsonb_build_object('member_id', (select member_id from roster where group_name = p_group and seat = p_seat)));
         me.incarnation := p_incarnation;
@@ -327,10 +344,12 @@ begin
         update throne set beat = beat + 1, renewed_at = v_now where group_name = p_group;
         update roster set self = p_self, seen_at = v_now
          where group_name = p_group and seat = p_seat and incarnation = p_incarnation and self is distinct from p_self;
-        for r in update roster o set lost = true
-             where o.group_name = p_group and o.present and not o.lost and o.member_id <> p_member
-               and o.seen_at < v_now - wait_ms(t) * interval '1 millisecond'
-             returning o.* loop
+        for r in update roster set lost = true where group_name = p_group and seat in (
+                    select o.seat from roster o   -- a renewal waits for nobody: what is locked is told with the next one
+                     where o.group_name = p_group and o.present and not o.lost and o.member_id <> p_member
+                       and o.seen_at < v_now - wait_ms(t) * interval '1 millisecond'
+                       for update skip locked)
+             returning * loop
             perform tell(p_group, 'lost', r.node, coalesce(p_self->>'node', ''), p_term, 'not seen for a lease',
                          jsonb_build_object('member_id', r.member_id));
         end loop;
@@ -341,7 +360,8 @@ begin
          where group_name = p_group and seat = p_seat and incarnation = p_incarnation and present;
     end if;
     perform tell_all(p_group, coalesce(p_self->>'node', ''), p_news);
-    return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('renewed', v_renewed);
+    return observe(p_group, p_seat, p_incarnation, coalesce((p_self->>'lease_ms')::integer, 6000))
+        || jsonb_build_object('renewed', v_renewed);
 end $$;
 comment on function heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb) is
     'one member lives; with a term, the heir renews its lease (locks the throne). p_news: events the member tells, each once by its id.';
@@ -373,7 +393,7 @@ begin
         when me.member_id is null then 'unknown'
         when (v_identity, t.member_id, t.incarnation, t.term, t.beat)
              is distinct from (p_identity, p_heir, p_heir_incarnation, p_term, p_beat) then 'changed'
-        when t.member_id = p_member then 'held'
+        when t.member_id = p_member and t.incarnation = p_incarnation then 'held'
         when is_retired(p_group, me.node) then 'retired'
         when t.paused and t.last_seat is distinct from p_seat then 'paused'
         when t.paused or p_seniority_yields then null
@@ -393,7 +413,7 @@ begin
     end if;
     if t.member_id is not null then
         update terms
-           set ended_at = t.renewed_at + t.lease_ms * interval '1 millisecond', ended_by = 'deposed', reason = 'lease lapsed'
+           set ended_at = least(t.renewed_at + t.lease_ms * interval '1 millisecond', v_now), ended_by = 'deposed', reason = 'lease lapsed'
          where group_name = p_group and term = t.term and ended_at is null
          returning node into v_heir;
         perform tell(p_group, 'deposed', coalesce(v_heir, ''), me.node, t.term, 'lease lapsed',
@@ -428,7 +448,7 @@ begin
     perform tell_all(p_group, p_node, p_news);
     if t.member_id = p_member and t.incarnation = p_incarnation and t.term = p_term then
         select node into v_node from roster where group_name = p_group and member_id = p_member;
-        v_successor := vacate(p_group, 'abdicated', p_reason, coalesce(v_node, ''));
+        v_successor := vacate(p_group, 'abdicated', p_reason, coalesce(v_node, p_node));
         return jsonb_build_object('held', true, 'successor', v_successor);
     end if;
     return jsonb_build_object('held', false);
@@ -476,7 +496,9 @@ comment on function relay_claim(text, bigint, integer) is
 create function relay_published(p_group text, p_member bigint, p_sequence bigint) returns boolean
 language plpgsql volatile security definer set search_path from current as $$
 begin
-    update relay set published = greatest(published, p_sequence), claimed_at = clock_timestamp()
+    update relay
+       set published = greatest(published, least(p_sequence, (select last from news_counter c where c.group_name = p_group))),
+           claimed_at = clock_timestamp()
      where group_name = p_group and member_id = p_member;
     return found;
 end $$;
@@ -490,7 +512,7 @@ returns table (sequence bigint, event text, body jsonb)
 language sql stable security definer set search_path from current as $$
     select n.sequence, n.event, jsonb_build_object(
         'specversion', '1.0', 'id', n.id, 'source', '/heirflow/' || n.group_name || '/' || n.source,
-        'type', 'heirflow.' || n.event, 'subject', n.node,
+        'type', 'heirflow.' || n.event, 'subject', coalesce(nullif(n.node, ''), n.group_name),
         'time', to_char(n.told_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
         'datacontenttype', 'application/json',
         'data', n.data || jsonb_build_object('term', n.term, 'sequence', n.sequence, 'reason', n.reason))
@@ -583,7 +605,9 @@ begin
     perform commit_durably();
     select * into t from throne where group_name = p_group for update;
     v_now := clock_timestamp();
-    if t.member_id is null then
+    if t.group_name is null then
+        return jsonb_build_object('accepted', false, 'refused', 'there is no such group');
+    elsif t.member_id is null then
         return jsonb_build_object('accepted', false, 'refused', 'the group has no heir');
     elsif t.paused then
         return jsonb_build_object('accepted', false, 'refused', 'the group is paused');
@@ -607,7 +631,13 @@ begin
     if t.paused is not distinct from p_paused or t.group_name is null then
         return false;
     end if;
-    update throne set paused = p_paused, request = case when p_paused then null else request end where group_name = p_group;
+    update throne
+       set paused = p_paused, request_target = null,
+           request = case when p_paused then null   -- asked for again on resuming, if the heir's node is retired
+                          when is_retired(p_group, (select node from roster r where r.group_name = p_group
+                                                       and r.member_id = t.member_id and r.incarnation = t.incarnation))
+                          then 'retire' end
+     where group_name = p_group;
     perform tell(p_group, case when p_paused then 'paused' else 'resumed' end, '', session_user, t.term, null);
     return true;
 end $$;
@@ -619,10 +649,15 @@ declare
     t throne;
     v_heir boolean;
     v_changed bigint;
+    v_member bigint;
 begin
     perform commit_durably();
     select * into t from throne where group_name = p_group for update;
-    v_heir := exists (select from roster where group_name = p_group and member_id = t.member_id and node = p_node);
+    if t.group_name is null then
+        return jsonb_build_object('accepted', false, 'refused', 'there is no such group');
+    end if;
+    v_heir := exists (select from roster where group_name = p_group and node = p_node
+                         and member_id = t.member_id and incarnation = t.incarnation);
     if p_retired and v_heir and t.paused then
         return jsonb_build_object('accepted', false, 'refused', 'the group is paused');
     end if;
@@ -635,6 +670,13 @@ begin
     if p_retired and v_heir then
         update throne set request = 'retire', request_target = null where group_name = p_group;
         perform wake(p_group, t.member_id);
+    elsif v_heir then
+        update throne set request = null where group_name = p_group and request = 'retire';
+    elsif not p_retired and v_changed > 0 then
+        for v_member in update roster set present = false where group_name = p_group and node = p_node and present
+                        returning member_id loop
+            perform wake(p_group, v_member);   -- unknown by now, so it registers at the end of the line
+        end loop;
     end if;
     if v_changed > 0 then
         perform tell(p_group, case when p_retired then 'retired' else 'enlisted' end, p_node, session_user, t.term, null);
@@ -642,7 +684,7 @@ begin
     return jsonb_build_object('accepted', true, 'changed', v_changed > 0);
 end $$;
 comment on function set_retired(text, text, boolean) is
-    'takes a node out of the line or back into it; an heir is asked to hand over first. Locks the throne.';
+    'takes a node out of the line or puts it at its end; an heir is asked to hand over first. Locks the throne.';
 
 create function set_lease(p_group text, p_lease_ms integer) returns boolean
 language plpgsql volatile security definer set search_path from current as $$
