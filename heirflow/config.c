@@ -364,7 +364,7 @@ static json_t *list_of(const char *text)
 {
     json_t *list = json_array();
     for (size_t length; *text; text += length) {
-        length = strcspn(text, ",\n");
+        length = strcspn(text, ",");
         if (length)
             (void)json_array_append_new(list, json_stringn(text, length)); /* no UTF-8: the list stays short of it */
         else

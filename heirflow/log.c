@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "error.h"
 
 static enum log_level least_level = LOG_INFO;
 static enum log_format chosen_format = LOG_TEXT;
@@ -34,9 +35,11 @@ static void print_value(FILE *line, json_t *value)
 {
     const char *text = json_string_value(value);
     bool plain = text && *text && !strpbrk(text, " \"=\\");
-    for (const char *c = text; plain && *c; c++)
-        plain = (unsigned char)*c > ' ' && *c != 0x7f;
+    for (const unsigned char *c = (const unsigned char *)text; plain && *c; c++)
+        plain = *c > ' ' && *c != 0x7f && !(c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f);
     cleanup_free char *quoted = plain ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
+    if (quoted)
+        error_clean(quoted); /* JSON leaves DEL as it is */
     fputs(plain ? text : quoted ? quoted : "?", line);
 }
 
@@ -45,7 +48,8 @@ static void print_text(FILE *line, const char *time, enum log_level level, const
     const char *key;
     json_t *value;
     fprintf(line, "%s %s %s", time, level_names[level], event);
-    json_object_foreach(fields, key, value) {
+    json_object_foreach(fields, key, value)
+    {
         if (json_is_null(value))
             continue;
         fprintf(line, " %s=", key);
@@ -58,7 +62,8 @@ static void print_json(FILE *line, const char *time, enum log_level level, const
     cleanup_json json_t *object = json_pack("{s:s, s:s, s:s}", "time", time, "level", level_names[level], "event", event);
     const char *key;
     json_t *value;
-    json_object_foreach(fields, key, value) {
+    json_object_foreach(fields, key, value)
+    {
         if (!json_is_null(value))
             (void)json_object_set(object, key, value);
     }
