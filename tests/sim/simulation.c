@@ -295,7 +295,7 @@ static void keeper_item(const struct item *item)
         push(later);
         return;
     }
-    switch (item->what) {
+    switch ((int)item->what) { /* each handles its own share */
     case K_DEADLINE:
         if (item->value > keeper->deadline && item->value > local(node) &&
             local(node) < succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms)) {
@@ -509,7 +509,7 @@ static void wrapper_item(const struct item *item)
         push(later);
         return;
     }
-    switch (item->what) {
+    switch ((int)item->what) { /* each handles its own share */
     case W_CONNECTED:
         node->connected = true;
         wrapper_event(n, (struct event){.type = EVENT_CONNECTED});
@@ -770,7 +770,7 @@ static void some_fault(void)
 static void world_item(const struct item *item)
 {
     struct node *node = &w->node[item->node];
-    switch (item->what) {
+    switch ((int)item->what) { /* each handles its own share */
     case F_FAULT:
         if (w->now < FAULTS_MS) {
             some_fault();
