@@ -179,12 +179,12 @@ static bool execute(char **argv, struct error *error)
         const char *end = strchrnul(part, ':');
         (void)snprintf(candidate, sizeof candidate, "%.*s%s%s", (int)(end - part), part, end > part ? "/" : "./", argv[0]);
         (void)execve(candidate, argv, environ);
-        if (errno == EACCES)
+        int cause = errno;
+        bool there = access(candidate, F_OK) == 0; /* else PATH names a folder that is closed to this user */
+        if (cause == EACCES && there)
             memcpy(denied, candidate, sizeof denied);
-        else if (errno != ENOENT && errno != ENOTDIR)
-            return explain_exec(argv[0], candidate, errno, error);
-        else if (access(candidate, F_OK) == 0)
-            return explain_exec(argv[0], candidate, ENOENT, error);
+        else if (there || (cause != ENOENT && cause != ENOTDIR && cause != EACCES))
+            return explain_exec(argv[0], candidate, cause, error);
         part = *end ? end + 1 : NULL;
     }
     return explain_exec(argv[0], *denied ? denied : NULL, *denied ? EACCES : ENOENT, error);

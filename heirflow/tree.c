@@ -117,44 +117,15 @@ static bool leaf_is_populated(const char *leaf)
            strstr(text, "populated 1");
 }
 
-/* ---- processes */
+/* ---- descendants
+ *
+ * Killed from the top, one generation after the other: whoever loses its parent becomes a child of this process, which is
+ * the init or the subreaper of them all. A child's number is its own until it is reaped, and only this process reaps. */
 
-struct process {
-    pid_t pid, parent;
-    bool zombie, member;
-};
-
-struct processes {
-    struct process *list;
-    size_t count, room;
-};
-
-static void cleanup_processes_(struct processes *processes)
-{
-    free(processes->list);
-}
-#define cleanup_processes __attribute__((cleanup(cleanup_processes_)))
-
-static bool read_process(pid_t pid, struct process *ret_process)
-{
-    char path[64], text[512] = "";
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
-        return false;
-    const char *after_name = strrchr(text, ')'); /* the name may hold anything */
-    char state;
-    int parent;
-    if (!after_name || sscanf(after_name + 1, " %c %d", &state, &parent) != 2)
-        return false;
-    *ret_process = (struct process){.pid = pid, .parent = parent, .zombie = state == 'Z' || state == 'X'};
-    return true;
-}
-
-static bool next_pid(DIR *proc, pid_t *ret_pid)
+static bool next_pid(DIR *folder, pid_t *ret_pid)
 {
     struct dirent *entry;
-    while ((entry = readdir(proc))) {
+    while ((entry = readdir(folder))) {
         if (isdigit((unsigned char)*entry->d_name)) {
             *ret_pid = (pid_t)strtol(entry->d_name, NULL, 10);
             return true;
@@ -163,83 +134,58 @@ static bool next_pid(DIR *proc, pid_t *ret_pid)
     return false;
 }
 
-static void list_processes(struct processes *processes)
+static void kill_child(pid_t pid, bool reap, int *found)
+{
+    (void)kill(pid, SIGKILL); /* a zombie does not mind */
+    if (!reap || waitpid(pid, NULL, WNOHANG | __WALL) != pid)
+        (*found)++;
+}
+
+/* From the kernel's own list, which takes microseconds: a daemon that forks and exits all the time does not outrun it. */
+static bool kill_listed_children(bool reap, int *found)
+{
+    if (access("/proc/thread-self/children", F_OK) < 0)
+        return false;
+    cleanup_dir DIR *threads = opendir("/proc/self/task");
+    pid_t thread, pid;
+    while (threads && next_pid(threads, &thread)) {
+        char path[64];
+        (void)snprintf(path, sizeof path, "/proc/self/task/%d/children", thread);
+        cleanup_file FILE *children = fopen(path, "re");
+        while (children && fscanf(children, "%d", &pid) == 1)
+            kill_child(pid, reap, found);
+    }
+    return threads != NULL;
+}
+
+static pid_t parent_of(pid_t pid)
+{
+    char path[64], text[512] = "", state;
+    int parent;
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+        return -1;
+    const char *after_name = strrchr(text, ')'); /* the name may hold anything */
+    return after_name && sscanf(after_name + 1, " %c %d", &state, &parent) == 2 ? parent : -1;
+}
+
+/* Where the kernel keeps no such list (built without CONFIG_PROC_CHILDREN). */
+static void kill_found_children(bool reap, int *found)
 {
     cleanup_dir DIR *proc = opendir("/proc");
-    struct process process;
     pid_t pid;
-    processes->count = 0;
     while (proc && next_pid(proc, &pid)) {
-        if (!read_process(pid, &process))
-            continue;
-        if (processes->count == processes->room) {
-            size_t room = processes->room ? processes->room * 2 : 256;
-            struct process *list = realloc(processes->list, room * sizeof *list);
-            if (!list)
-                return; /* the next round will see those left out */
-            processes->list = list;
-            processes->room = room;
-        }
-        processes->list[processes->count++] = process;
+        if (parent_of(pid) == getpid())
+            kill_child(pid, reap, found);
     }
 }
 
-static int compare_pids(const void *a, const void *b)
+static int kill_children(bool reap)
 {
-    const struct process *left = a, *right = b;
-    return (left->pid > right->pid) - (left->pid < right->pid);
-}
-
-static bool is_descendant(const struct processes *processes, const struct process *process, pid_t self)
-{
-    if (process->parent == self)
-        return true;
-    const struct process key = {.pid = process->parent};
-    const struct process *parent =
-        processes->count ? bsearch(&key, processes->list, processes->count, sizeof key, compare_pids) : NULL;
-    return parent && parent->member;
-}
-
-/* Marks the descendants of this process. A parent's number may be the larger one, hence the rounds. */
-static void mark_descendants(struct processes *processes)
-{
-    if (processes->count)
-        qsort(processes->list, processes->count, sizeof *processes->list, compare_pids);
-    for (bool more = true; more;) {
-        more = false;
-        for (size_t i = 0; i < processes->count; i++) {
-            struct process *process = &processes->list[i];
-            if (!process->member && is_descendant(processes, process, getpid()))
-                process->member = more = true;
-        }
-    }
-}
-
-/* A pidfd first, then another look at the parent: whoever has the number by then is the one that gets the signal. */
-static void kill_child_of(pid_t pid, pid_t parent)
-{
-    struct process process;
-    cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (pidfd >= 0 && read_process(pid, &process) && process.parent == parent)
-        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-}
-
-static int kill_descendants(bool reap)
-{
-    cleanup_processes struct processes processes = {0};
     int found = 0;
-    list_processes(&processes);
-    mark_descendants(&processes);
-    for (size_t i = 0; i < processes.count; i++) {
-        const struct process *process = &processes.list[i];
-        if (!process->member)
-            continue;
-        found++;
-        if (!process->zombie)
-            kill_child_of(process->pid, process->parent);
-        else if (reap && process->parent == getpid() && waitpid(process->pid, NULL, WNOHANG | __WALL) == process->pid)
-            found--;
-    }
+    if (!kill_listed_children(reap, &found))
+        kill_found_children(reap, &found);
     return found;
 }
 
@@ -253,10 +199,10 @@ void tree_kill(enum tree_containment containment, const char *leaf)
         break;
     case TREE_CGROUP:
         kill_leaf(leaf);
-        (void)kill_descendants(false); /* some may have moved out */
+        (void)kill_children(false); /* some may have moved out */
         break;
     case TREE_SUBREAPER:
-        (void)kill_descendants(false);
+        (void)kill_children(false);
         break;
     }
 }
@@ -264,7 +210,7 @@ void tree_kill(enum tree_containment containment, const char *leaf)
 int tree_kill_orphans(const char *leaf)
 {
     kill_leaf(leaf);
-    int found = kill_descendants(true);
+    int found = kill_children(true);
     return found || leaf_is_populated(leaf) ? found + 1 : 0;
 }
 

@@ -21,12 +21,12 @@ const char *tree_containment_name(enum tree_containment containment);
 bool tree_leaf_make(const char *seat, char *ret_path, size_t size);
 void tree_leaf_remove(const char *path); /* it must be empty; the last of the dead may take a moment to leave it */
 
-/* SIGKILL to everything in the tree of the calling keeper, once; the caller reaps and repeats until it has no child left.
- * `leaf` may be empty. */
+/* SIGKILL to the tree of the calling keeper, in the fallbacks to as much of it as has become its children; the caller reaps
+ * and repeats until it has no child left. `leaf` may be empty. */
 void tree_kill(enum tree_containment containment, const char *leaf);
 
-/* For the wrapper once a keeper is dead, without a namespace: kills the leaf and every descendant of this process, reaps
- * those that have become its children, and returns how many were still there. Repeat until 0. */
+/* For the wrapper once a keeper is dead, without a namespace: kills the leaf and every child of this process, reaps them,
+ * and returns how many were still there. Repeat until 0. */
 int tree_kill_orphans(const char *leaf);
 
 /* Kills whatever is left of a seat's former scheduler, whoever its parent is now: the leaf, and every process whose
