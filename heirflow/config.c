@@ -170,8 +170,9 @@ static int line_of(const char *text, const char *path)
 {
     const char *at = text;
     for (const char *part = path; *part; part += strcspn(part, "."), part += *part == '.') {
-        char quoted[128];
-        (void)snprintf(quoted, sizeof quoted, "\"%.*s\"", (int)strcspn(part, "."), part);
+        char quoted[132] = "\"";
+        strncat(quoted, part, strcspn(part, ".") < 128 ? strcspn(part, ".") : 128);
+        strcat(quoted, "\"");
         const char *found = strstr(at, quoted);
         if (!found)
             break;

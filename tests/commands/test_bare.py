@@ -45,7 +45,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(bare, arguments, says):
     ('{"node": "a b"}', "without spaces"), ('{"node": "a\\u001b[2J"}', "control characters"),
     ('{"node": "%s"}' % ("n" * 10000), "10000 bytes long"), ("{}", "no command to run"),
     ('{"scheduler": {"command": ["no-such-program"]}}', "is not found along PATH="),
-    ('{"scheduler": {"command": ["/etc/passwd"]}}', "not an executable file")])
+    ('{"scheduler": {"command": ["/etc/passwd"]}}', "not an executable file")], ids=lambda text: text[:40])
 def test_bad_configuration_is_one_line_and_exit_code_2(bare, folder, configuration, says):
     path = folder / "heirflow.json"
     path.write_text(configuration)
