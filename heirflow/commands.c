@@ -231,7 +231,8 @@ static void print_members(json_t *status, double now)
     table_print(&table);
 }
 
-static void print_status(json_t *status, double now)
+/* `publishes`: news are meant to reach a broker. */
+static void print_status(json_t *status, double now, bool publishes)
 {
     char since[32], lease[32], group[400], heir[400];
     json_t *holder = json_object_get(status, "heir");
@@ -248,7 +249,7 @@ static void print_status(json_t *status, double now)
         printf(", no heir at present\n");
     if (json_is_true(json_object_get(status, "paused")))
         puts("paused: nobody takes over");
-    if (number_of(status, "unpublished") > 0)
+    if (publishes && number_of(status, "unpublished") > 0)
         printf("%lld news not yet published to RabbitMQ\n", number_of(status, "unpublished"));
     putchar('\n');
     print_members(status, now);
@@ -270,7 +271,7 @@ int commands_status(const struct config *config, const struct options *options)
     else if (options->json)
         code = print_json(status);
     else
-        print_status(status, now);
+        print_status(status, now, config->rabbitmq.url_count > 0);
     postgres_session_close(session);
     return code;
 }

@@ -54,7 +54,7 @@ def roster(database):
 
 
 def test_status_shows_the_line_and_why_each_is_not_heir(command, database, roster):
-    text = command("status", "--group", GROUP, database=database, expect=0).stdout
+    text = command("status", "--group", GROUP, database=database, expect=0, HEIRFLOW_RABBITMQ_URL="amqp://nowhere").stdout
     head, unpublished, blank, *table = text.splitlines()
     assert re.fullmatch(rf"group {GROUP}, term {roster[0].term}, lease 10 min, heir ada for \d+ (ms|s)", head)
     assert (unpublished, blank) == ("5 news not yet published to RabbitMQ", "")

@@ -1,0 +1,81 @@
+"""heirflow run at its start: a schema that does not fit is refused with the remedy, a database that is away is not."""
+import uuid
+
+import pytest
+
+from conftest import wait_for
+
+
+@pytest.fixture
+def refused(command):
+    """The one line that `run` ends with, at exit code 3."""
+    def run(database):
+        result = command("run", "--", "sleep", "1", database=database, expect=3)
+        assert result.stderr.count("\n") == 1 and result.stderr.startswith("heirflow run: ")
+        return result.stderr
+    return run
+
+
+def test_no_schema(refused, empty_database):
+    assert "run `heirflow migrate`" in refused(empty_database)
+
+
+def test_an_older_schema(refused, database):
+    database.query("delete from schema_version")
+    assert "run `heirflow migrate`" in refused(database)
+
+
+def test_a_newer_schema(refused, database):
+    database.query("insert into schema_version (version, name) values (1000, '1000_future')")
+    assert "version 1000" in (line := refused(database)) and "upgrade heirflow on this node" in line
+
+
+def test_the_next_schema_is_fine(wrapper, database):
+    database.query("insert into schema_version (version, name) select max(version) + 1, 'next' from schema_version")
+    wrapper(database=database).wait_for_event("standby")
+
+
+def test_a_user_without_rights(refused, postgres, database):
+    role = f"poor_{uuid.uuid4().hex}"
+    postgres.psql(f"create role {role} login")
+    try:
+        assert f'grant heirflow_member to "{role}"' in refused(postgres.dsn(database.name, user=role))
+    finally:
+        postgres.psql(f"drop role {role}")
+
+
+def test_a_database_that_is_down_is_waited_for(wrapper, own_database):
+    own_database.server.stop()
+    member = wrapper(database=own_database)
+    wait_for(lambda: "database-away" in member.events())
+    own_database.server.start()
+    member.wait_for_event("standby")
+
+
+def test_a_wrong_password_is_told_and_tried_again(wrapper, own_postgres, own_database):
+    own_postgres.psql("create role guarded login password 'right' in role heirflow_member")
+    own_postgres.hba("host all guarded all scram-sha-256", "host all all 127.0.0.1/32 trust")
+    member = wrapper(database=own_postgres.dsn(own_database.name, user="guarded", password="wrong-one"))
+    wait_for(lambda: "password authentication failed" in member.log())
+    own_postgres.psql("alter role guarded password 'wrong-one'")
+    member.wait_for_event("standby")
+    assert "wrong-one" not in member.log()
+
+
+def test_a_read_only_standby_is_told(wrapper, own_postgres):
+    own_postgres.stop()
+    (own_postgres.data / "standby.signal").touch()
+    own_postgres.start()
+    member = wrapper(database=own_postgres.dsn())
+    wait_for(lambda: "standby in recovery" in member.log())
+    assert member.process.poll() is None
+
+
+def test_two_wrappers_of_one_group_with_one_run_directory(wrapper, command, database):
+    first = wrapper(database=database)
+    first.wait_for_event("standby")
+    second = command("run", "--config", str(first.config_path), "--node", "other", HEIRFLOW_CONFIG="/dev/null")
+    assert second.returncode == 2, second
+    assert str(first.pid) in second.stderr and str(first.folder / "run") in second.stderr
+    other_group = command("status", database=database, HEIRFLOW_GROUP="tests", expect=0)
+    assert "other" not in other_group.stdout
