@@ -112,14 +112,6 @@ static void free_addresses(char **addresses, int count)
     free(addresses);
 }
 
-static bool set_addresses(struct host *self, char **addresses, int count)
-{
-    free_addresses(self->addresses, self->address_count);
-    self->addresses = addresses;
-    self->address_count = count;
-    return true;
-}
-
 static void take_found(struct host *self, const struct addrinfo *found)
 {
     int count = 0;
@@ -140,13 +132,11 @@ static void take_found(struct host *self, const struct addrinfo *found)
         return;
     }
     char *preferred = self->address_count > 0 ? strdup(self->addresses[0]) : NULL;
-    set_addresses(self, addresses, filled);
-    for (int i = 0; preferred && i < filled; i++) {
-        if (strcmp(addresses[i], preferred) == 0) {
-            host_prefer(self, i);
-            break;
-        }
-    }
+    free_addresses(self->addresses, self->address_count);
+    self->addresses = addresses;
+    self->address_count = filled;
+    if (preferred)
+        host_prefer(self, preferred);
     free(preferred);
 }
 
@@ -164,16 +154,21 @@ static void on_lookup_done(uv_async_t *handle)
     host->owner->on_resolved(host->owner->data, host);
 }
 
-void host_prefer(struct host *self, int address)
+void host_prefer(struct host *self, const char *address)
 {
-    char *first = self->addresses[address];
-    memmove(self->addresses + 1, self->addresses, (size_t)address * sizeof *self->addresses);
+    int place = 0;
+    while (place < self->address_count && strcmp(self->addresses[place], address) != 0)
+        place++;
+    if (place == self->address_count)
+        return; /* a newer look-up no longer has it */
+    char *first = self->addresses[place];
+    memmove(self->addresses + 1, self->addresses, (size_t)place * sizeof *self->addresses);
     self->addresses[0] = first;
 }
 
-void host_describe(const struct host *self, int address, char *ret_text, size_t size)
+void host_describe(const struct host *self, const char *address, char *ret_text, size_t size)
 {
-    const char *where = address >= 0 && address < self->address_count ? self->addresses[address] : NULL;
+    const char *where = *address ? address : NULL;
     const char *name = self->name ? self->name : where ? where : "default host";
     bool both = where && strcmp(name, where) != 0;
     (void)snprintf(ret_text, size, "%.100s%s%.50s%s%s%.20s", name, both ? " (" : "", both ? where : "", both ? ")" : "",
@@ -257,10 +252,9 @@ static bool split(struct hosts *self, const char *names, const char *addresses, 
                               : host->name && is_address(host->name) ? host->name
                                                                      : NULL;
         host->addresses = calloc(1, sizeof *host->addresses);
-        if (host->addresses)
-            host->address_count = 1;
-        if (address && host->addresses)
-            host->addresses[0] = strdup(address);
+        if (!host->addresses || !(host->addresses[0] = strdup(address ? address : "")))
+            return error_set(error, EXIT_CODE_DATABASE, "out of memory");
+        host->address_count = 1;
     }
     return true;
 }
@@ -340,13 +334,13 @@ static bool listed(const char *const *keywords, const char *keyword)
     return *keywords != NULL;
 }
 
-PGconn *hosts_connect(const struct hosts *self, const struct host *host, int address, const char *const *keywords,
+PGconn *hosts_connect(const struct hosts *self, const struct host *host, const char *address, const char *const *keywords,
                       const char *const *values)
 {
     enum { MOST = 128 };
     static const char *const ours[] = {"host", "hostaddr", "port", "target_session_attrs", NULL};
     const char *all_keywords[MOST] = {"host", "hostaddr", "port", "target_session_attrs"};
-    const char *all_values[MOST] = {host->name, host->addresses[address], host->port, "any"};
+    const char *all_values[MOST] = {host->name, *address ? address : NULL, host->port, "any"};
     int count = 4;
     for (; *keywords && count < MOST - 1; keywords++, values++, count++) {
         all_keywords[count] = *keywords;

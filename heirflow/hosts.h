@@ -14,7 +14,7 @@ struct host {
     char *name, *given_address, *port; /* NULL where the connection string is silent */
     struct hosts *owner;
     struct lookup *lookup; /* under way */
-    char **addresses;      /* what the name last resolved to, best first; one NULL where nothing needs looking up */
+    char **addresses;      /* what the name last resolved to, best first; one "" where nothing needs looking up */
     int address_count;
     char failure[160]; /* of the last look-up, "" if it succeeded */
 };
@@ -39,16 +39,16 @@ void hosts_look_up(struct hosts *self);
 /* What the connection string says about a keyword, or NULL. */
 const char *hosts_option(const struct hosts *self, const char *keyword);
 
-/* PQconnectStartParams to one address of one host. `keywords` and `values`, which end with NULL, take precedence over the
- * connection string. */
-PGconn *hosts_connect(const struct hosts *self, const struct host *host, int address, const char *const *keywords,
+/* PQconnectStartParams to one address of a host, which is copied; "" where nothing was looked up. `keywords` and `values`,
+ * which end with NULL, take precedence over the connection string. */
+PGconn *hosts_connect(const struct hosts *self, const struct host *host, const char *address, const char *const *keywords,
                       const char *const *values);
 
 /* This address worked: try it first next time. */
-void host_prefer(struct host *self, int address);
+void host_prefer(struct host *self, const char *address);
 
-/* "db1 (10.0.0.1) port 5432", for people; address -1 for none. */
-void host_describe(const struct host *self, int address, char *ret_text, size_t size);
+/* "db1 (10.0.0.1) port 5432", for people; address "" for none. */
+void host_describe(const struct host *self, const char *address, char *ret_text, size_t size);
 
 /* Abandons look-ups under way; their handles close on the loop. Safe on a zeroed struct. */
 void hosts_finish(struct hosts *self);

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
+#include "complaint.h"
 #include "hosts.h"
+#include "line.h"
 
 enum state {
     CLOSED,
@@ -24,18 +25,9 @@ enum state {
     READY,
 };
 
-/* One libpq connection and what watches its socket. */
-struct line {
-    struct postgres *owner;
-    PGconn *conn;
-    uv_poll_t *poll;  /* a new one whenever libpq may have changed the socket; frees itself once closed */
-    int events;       /* what it watches for */
-    PGresult *result; /* of the statement under way: the last one, or the first error */
-};
-
 struct postgres {
     struct postgres_settings settings;
-    char *conninfo, *application_name, *schema, *listen;
+    char *application_name, *schema, *listen;
     uv_loop_t *loop;
     struct hosts hosts;
     int open_handles;
@@ -50,6 +42,7 @@ struct postgres {
     uv_timer_t soon;     /* what a postgres_* call found out and may not tell from inside */
 
     int first_host, hosts_left, address; /* of the round of attempts; first_host moves along */
+    char at[80];                         /* the address being tried: a late look-up may change the host's list */
     struct error causes;                 /* one for each failed attempt of the round */
     bool causes_may_pass;
 
@@ -65,8 +58,6 @@ static void next_address(struct postgres *self);
 static void on_line(uv_poll_t *handle, int status, int events);
 static void on_deadline(uv_timer_t *timer);
 
-/* ---- lines */
-
 static void on_handle_closed(uv_handle_t *handle)
 {
     struct postgres *self = handle->data;
@@ -76,172 +67,12 @@ static void on_handle_closed(uv_handle_t *handle)
         return;
     void (*on_closed)(void *data) = self->on_closed;
     void *data = self->closed_data;
-    free(self->conninfo);
     free(self->application_name);
     free(self->schema);
     free(self->listen);
     free(self);
     if (on_closed)
         on_closed(data);
-}
-
-/* Also before anything that may close the socket: the number may be given to another descriptor at once, and closing
- * the watch later would take that one's. */
-static void line_unwatch(struct line *line)
-{
-    if (line->poll)
-        uv_close((uv_handle_t *)line->poll, on_handle_closed);
-    line->poll = NULL;
-    line->events = 0;
-}
-
-static bool line_watch(struct line *line, int events)
-{
-    if (!line->poll) {
-        uv_poll_t *poll = calloc(1, sizeof *poll);
-        if (!poll || uv_poll_init(line->owner->loop, poll, PQsocket(line->conn)) != 0) {
-            free(poll);
-            return false;
-        }
-        poll->data = line->owner;
-        line->owner->open_handles++;
-        line->poll = poll;
-    }
-    if (line->events != events && uv_poll_start(line->poll, events, on_line) != 0)
-        return false;
-    line->events = events;
-    return true;
-}
-
-static void line_close(struct line *line)
-{
-    line_unwatch(line);
-    PQclear(line->result);
-    PQfinish(line->conn);
-    line->result = NULL;
-    line->conn = NULL;
-}
-
-/* Sends what libpq still holds; false if the connection is broken. */
-static bool line_flush(struct line *line)
-{
-    int left = PQflush(line->conn);
-    return left >= 0 && line_watch(line, left > 0 ? UV_READABLE | UV_WRITABLE : UV_READABLE);
-}
-
-enum progress { PROGRESS_WAITING, PROGRESS_DONE, PROGRESS_BROKEN };
-
-static bool is_failure(const PGresult *result)
-{
-    ExecStatusType status = PQresultStatus(result);
-    return status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK && status != PGRES_EMPTY_QUERY;
-}
-
-static bool is_fatal(const PGresult *result)
-{
-    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
-    return severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
-}
-
-/* Collects the results that have arrived; DONE once the statement is over. */
-static enum progress line_collect(struct line *line)
-{
-    while (!PQisBusy(line->conn)) {
-        PGresult *result = PQgetResult(line->conn);
-        if (!result)
-            return PQstatus(line->conn) == CONNECTION_OK ? PROGRESS_DONE : PROGRESS_BROKEN;
-        if (line->result && is_failure(line->result)) {
-            PQclear(result);
-        } else {
-            PQclear(line->result);
-            line->result = result;
-        }
-        ExecStatusType status = PQresultStatus(line->result);
-        if (is_fatal(line->result) || status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
-            return PROGRESS_BROKEN;
-    }
-    return PROGRESS_WAITING;
-}
-
-/* Reads and writes what can be without waiting. */
-static enum progress line_advance(struct line *line)
-{
-    if (!PQconsumeInput(line->conn)) {
-        /* an error message may have come in front of the end */
-        (void)line_collect(line);
-        return PROGRESS_BROKEN;
-    }
-    return line_flush(line) ? line_collect(line) : PROGRESS_BROKEN;
-}
-
-/* ---- texts */
-
-static const struct {
-    const char *symptom, *remedy;
-    bool may_pass;
-} remedies[] = {
-    {"password authentication failed", "check user and password", false},
-    {"no password supplied", "give a password in the connection string, PGPASSWORD or the password file", false},
-    {"no pg_hba.conf entry", "allow this host, user and database in the server's pg_hba.conf", false},
-    {"authentication failed", "check the user and the server's pg_hba.conf", false},
-    {"is not permitted to log in", "alter role ... login", false},
-    {"permission denied for database", "grant connect on the database to this user", false},
-    {"role \"", "create the role, or name another user", false},
-    {"database \"", "create the database, or name another one", false},
-    {"Connection refused", "is the server running, and listening there?", true},
-    {"No such file or directory", "is the server running, and is this its socket?", true},
-    {"too many clients", "raise max_connections, or close connections", true},
-    {"remaining connection slots", "raise max_connections, or close connections", true},
-};
-
-/* The first line of a libpq message without what host_describe says anyway. */
-static void shorten(const char *message, char *ret_text, size_t size)
-{
-    const char *failed = strstr(message, "failed: ");
-    const char *end_of_line = strchr(message, '\n');
-    if (failed && strncmp(message, "connection to server", 20) == 0 && (!end_of_line || failed < end_of_line))
-        message = failed + strlen("failed: ");
-    if (strncmp(message, "FATAL:  ", 8) == 0)
-        message += 8;
-    (void)snprintf(ret_text, size, "%.*s", (int)strcspn(message, "\n"), message);
-}
-
-/* "primary message (detail) hint: ... (SQLSTATE 42883)" */
-static void describe_failure(const PGresult *result, char *ret_text, size_t size)
-{
-    const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
-    const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    bool brief_detail = detail && strlen(detail) <= 200;
-    bool brief_hint = hint && strlen(hint) <= 200;
-    if (!primary) {
-        shorten(result ? PQresultErrorMessage(result) : "", ret_text, size);
-        return;
-    }
-    (void)snprintf(ret_text, size, "%.400s%s%s%s%s%s%s%s%s", primary, brief_detail ? "; " : "", brief_detail ? detail : "",
-                   brief_hint ? "; hint: " : "", brief_hint ? hint : "", state ? " (SQLSTATE " : "", state ? state : "",
-                   state ? ")" : "", "");
-}
-
-/* Classes of SQL errors that may be gone the next time. */
-static bool may_pass(const PGresult *result)
-{
-    static const char *const classes[] = {"08", "40", "53", "55P03", "57"};
-    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    for (size_t i = 0; state && i < sizeof classes / sizeof *classes; i++) {
-        if (strncmp(state, classes[i], strlen(classes[i])) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void set_failure(struct error *error, const PGresult *result)
-{
-    char text[900];
-    describe_failure(result, text, sizeof text);
-    (void)error_set(error, EXIT_CODE_DATABASE, "%s", text);
-    error->retryable = may_pass(result);
 }
 
 static void on_notice(void *data, const PGresult *result)
@@ -253,7 +84,7 @@ static void on_notice(void *data, const PGresult *result)
         return;
     if (strcmp(severity, "WARNING") == 0 && !self->warning[0])
         (void)snprintf(self->warning, sizeof self->warning, "%s", text);
-    else if (is_fatal(result)) /* to an idle session it comes as a notice */
+    else if (complaint_is_fatal(result)) /* to an idle session it comes as a notice */
         (void)snprintf(self->farewell, sizeof self->farewell, "%s", text);
 }
 
@@ -295,12 +126,12 @@ static void lose_broken(struct postgres *self)
 {
     struct error error = {0};
     char text[300];
-    if (self->line.result && is_failure(self->line.result))
-        describe_failure(self->line.result, text, sizeof text);
+    if (self->line.result && complaint_is_failure(self->line.result))
+        complaint_of_result(self->line.result, text, sizeof text);
     else if (self->farewell[0])
         (void)snprintf(text, sizeof text, "%s", self->farewell);
     else
-        shorten(PQerrorMessage(self->line.conn), text, sizeof text);
+        complaint_of_connection(self->line.conn, text, sizeof text);
     (void)error_set_retryable(&error, EXIT_CODE_DATABASE, "connection to PostgreSQL lost: %s",
                               text[0] ? text : "closed by the server");
     lose(self, &error);
@@ -324,7 +155,7 @@ static void give_up(struct postgres *self)
 static void add_cause(struct postgres *self, bool passing, const char *cause)
 {
     char where[200];
-    host_describe(current_host(self), self->address, where, sizeof where);
+    host_describe(current_host(self), self->at, where, sizeof where);
     char before[sizeof self->causes.text];
     (void)snprintf(before, sizeof before, "%s", self->causes.text);
     (void)error_set(&self->causes, EXIT_CODE_DATABASE, "%s%s%s: %.300s", before, before[0] ? "; " : "", where, cause);
@@ -344,19 +175,13 @@ static void fail_attempt(struct postgres *self, bool passing, const char *cause)
 
 static void fail_attempt_libpq(struct postgres *self, struct line *line)
 {
-    char text[240], with_remedy[400];
-    if (line->result && is_failure(line->result))
-        describe_failure(line->result, text, sizeof text);
+    char text[300];
+    if (line->result && complaint_is_failure(line->result))
+        complaint_of_result(line->result, text, 240);
     else
-        shorten(line->conn ? PQerrorMessage(line->conn) : "out of memory", text, sizeof text);
-    for (size_t i = 0; i < sizeof remedies / sizeof *remedies; i++) {
-        if (strstr(text, remedies[i].symptom)) {
-            (void)snprintf(with_remedy, sizeof with_remedy, "%s (%s)", text, remedies[i].remedy);
-            fail_attempt(self, remedies[i].may_pass, with_remedy);
-            return;
-        }
-    }
-    fail_attempt(self, true, text[0] ? text : "the server closed the connection");
+        complaint_of_connection(line->conn, text, 240);
+    bool passing = complaint_add_remedy(text, sizeof text);
+    fail_attempt(self, passing, text[0] ? text : "the server closed the connection");
 }
 
 /* libpq's keepalives and the like, in reach of our own deadlines, unless the connection string has its own. */
@@ -385,14 +210,13 @@ static PGconn *dial(struct postgres *self)
     keywords[count] = "client_encoding";
     values[count++] = "UTF8";
     keywords[count] = values[count] = NULL;
-    return hosts_connect(&self->hosts, current_host(self), self->address, keywords, values);
+    return hosts_connect(&self->hosts, current_host(self), self->at, keywords, values);
 }
 
 /* After PQconnectStartParams libpq wants to write first. */
 static void begin_log_in(struct postgres *self, struct line *line, enum state state)
 {
     self->state = state;
-    line->owner = self;
     line->conn = dial(self);
     if (line->conn)
         (void)PQsetNoticeReceiver(line->conn, on_notice, self);
@@ -404,6 +228,7 @@ static void next_host(struct postgres *self)
 {
     const struct host *host = current_host(self);
     self->address = 0;
+    self->at[0] = 0;
     self->state = RESOLVING;
     start_timer(&self->deadline, on_deadline, self->settings.attempt_ms);
     if (!host->lookup)
@@ -413,11 +238,11 @@ static void next_host(struct postgres *self)
 static void next_address(struct postgres *self)
 {
     const struct host *host = current_host(self);
-    if (host->address_count == 0) {
-        self->address = -1;
+    self->at[0] = 0;
+    if (host->address_count == 0)
         add_cause(self, true, host->failure[0] ? host->failure : "the name look-up gives no answer");
-    }
-    if (self->address >= 0 && self->address < host->address_count) {
+    if (self->address < host->address_count) {
+        (void)snprintf(self->at, sizeof self->at, "%s", host->addresses[self->address]);
         start_timer(&self->deadline, on_deadline, self->settings.attempt_ms);
         begin_log_in(self, &self->line, LOGGING_IN);
     } else if (--self->hosts_left > 0) {
@@ -450,8 +275,7 @@ static void begin_round(struct postgres *self)
 static void begin_statement(struct postgres *self, struct line *line, enum state state, const char *sql)
 {
     self->state = state;
-    PQclear(line->result);
-    line->result = NULL;
+    line_forget(line);
     if (!PQsendQuery(line->conn, sql) || !line_flush(line))
         fail_attempt_libpq(self, line);
 }
@@ -509,7 +333,7 @@ static const char transaction_pooler[] =
 static void judge_probe(struct postgres *self)
 {
     const PGresult *result = self->line.result;
-    if (is_failure(result) || PQntuples(result) != 1) {
+    if (complaint_is_failure(result) || PQntuples(result) != 1) {
         fail_attempt_libpq(self, &self->line);
         return;
     }
@@ -526,7 +350,7 @@ static void judge_probe(struct postgres *self)
 static void judge_sibling(struct postgres *self)
 {
     const PGresult *result = self->sibling.result;
-    if (is_failure(result) || PQntuples(result) != 1) {
+    if (complaint_is_failure(result) || PQntuples(result) != 1) {
         fail_attempt_libpq(self, &self->sibling);
     } else if (atoi(PQgetvalue(result, 0, 1)) == self->backend_pid) {
         fail_attempt(self, false, transaction_pooler);
@@ -539,15 +363,14 @@ static void judge_sibling(struct postgres *self)
 static void judge_set_up(struct postgres *self)
 {
     const PGresult *result = self->line.result;
-    if (is_failure(result) || PQntuples(result) != 1) {
+    if (complaint_is_failure(result) || PQntuples(result) != 1) {
         fail_attempt_libpq(self, &self->line);
     } else if (atoi(PQgetvalue(result, 0, 0)) != self->backend_pid) {
         fail_attempt(self, false, transaction_pooler);
     } else {
-        host_prefer(current_host(self), self->address);
+        host_prefer(current_host(self), self->at);
         (void)uv_timer_stop(&self->deadline);
-        PQclear(self->line.result);
-        self->line.result = NULL;
+        line_forget(&self->line);
         self->state = READY;
         if (self->settings.on_connected)
             self->settings.on_connected(self->settings.data);
@@ -567,9 +390,9 @@ static void finish_statement(struct postgres *self)
     (void)uv_timer_stop(&self->deadline);
 
     struct error error = {0};
-    bool failed = is_failure(result);
+    bool failed = complaint_is_failure(result);
     if (failed)
-        set_failure(&error, result);
+        complaint_set_error(result, &error);
     /* the callback may begin another statement, drop or destroy */
     callback(self->callback_data, failed ? NULL : result, warning[0] ? warning : NULL, failed ? &error : NULL);
     PQclear(result);
@@ -679,11 +502,10 @@ static void on_soon(uv_timer_t *timer)
 static bool copy_settings(struct postgres *self, const struct postgres_settings *settings)
 {
     self->settings = *settings;
-    self->conninfo = strdup(settings->conninfo);
     self->application_name = strdup(settings->application_name ? settings->application_name : "heirflow");
     self->schema = strdup(settings->schema ? settings->schema : "heirflow");
     self->listen = settings->listen ? strdup(settings->listen) : NULL;
-    return self->conninfo && self->application_name && self->schema && (self->listen || !settings->listen);
+    return self->application_name && self->schema && (self->listen || !settings->listen);
 }
 
 struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings *settings, struct error *error)
@@ -697,11 +519,15 @@ struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings
         (void)uv_timer_init(loop, &self->soon);
         self->deadline.data = self->soon.data = self;
         self->open_handles = 2;
+        self->line = self->sibling = (struct line){.loop = loop,
+                                                   .data = self,
+                                                   .on_ready = on_line,
+                                                   .on_closed = on_handle_closed,
+                                                   .open_watches = &self->open_handles};
         return self;
     }
     if (self) {
         hosts_finish(&self->hosts);
-        free(self->conninfo);
         free(self->application_name);
         free(self->schema);
         free(self->listen);

@@ -194,6 +194,7 @@ def test_from_on_disconnected(connected, command, lines):
 ])
 def test_from_a_notification(connected, postgres, command, lines):
     connected.send(f"then notify {command}")
+    connected.ask("select 1")
     postgres.psql("begin; notify \"chan \"\"nel\", 'one'; notify \"chan \"\"nel\", 'two'; notify \"chan \"\"nel\", 'three'; commit")
     for line in lines:
         connected.expect(line)
