@@ -91,7 +91,8 @@ static bool read_reply(const struct roster *self, const PGresult *result, struct
     ret->granted = read_granted(self->request, object);
     ret->observed = self->request != REQUEST_ABDICATE && self->request != REQUEST_LEAVE;
     if (ret->observed && !read_observation(object, &ret->observation))
-        return error_set_retryable(error, EXIT_CODE_DATABASE, "the reply lacks what this version needs; run `heirflow check`");
+        return error_set_retryable(error, EXIT_CODE_DATABASE,
+                                   "the reply lacks what this version needs; run `heirflow check`");
     ret->unpublished = integer(object, "unpublished");
     copy(ret->heir_node, sizeof ret->heir_node, object, "heir_node");
     copy(ret->successor, sizeof ret->successor, object, "successor");
@@ -102,10 +103,26 @@ static bool read_reply(const struct roster *self, const PGresult *result, struct
 static const char *call_name(enum succession_request request)
 {
     static const char *const names[] = {
-        [REQUEST_NONE] = "",           [REQUEST_REGISTER] = "register", [REQUEST_HEARTBEAT] = "heartbeat",
-        [REQUEST_ACCEDE] = "accede",   [REQUEST_ABDICATE] = "abdicate", [REQUEST_LEAVE] = "leave",
+        [REQUEST_NONE] = "",         [REQUEST_REGISTER] = "register", [REQUEST_HEARTBEAT] = "heartbeat",
+        [REQUEST_ACCEDE] = "accede", [REQUEST_ABDICATE] = "abdicate", [REQUEST_LEAVE] = "leave",
     };
     return names[request];
+}
+
+/* What an operator can do about a refusal, by SQLSTATE (PostgreSQL manual, appendix A). */
+static void add_remedy(struct error *error)
+{
+    static const struct {
+        const char *state, *text;
+    } remedies[] = {
+        {"(SQLSTATE 42883)", "the database lacks Heirflow's schema, or an older program made it: run `heirflow migrate`"},
+        {"(SQLSTATE 3F000)", "the database lacks Heirflow's schema: run `heirflow migrate`"},
+        {"(SQLSTATE 42501)", "this user lacks rights: grant heirflow_member to it"},
+    };
+    for (size_t i = 0; i < sizeof remedies / sizeof *remedies; i++) {
+        if (strstr(error->text, remedies[i].state))
+            (void)error_set_retryable(error, EXIT_CODE_DATABASE, "%s %s", remedies[i].text, remedies[i].state);
+    }
 }
 
 static void on_result(void *data, const PGresult *result, const char *warning, const struct error *cause)
@@ -121,6 +138,7 @@ static void on_result(void *data, const PGresult *result, const char *warning, c
         self->on_reply(self->data, reply.number, &reply, NULL);
         return;
     }
+    add_remedy(&error);
     (void)error_wrap(&error, "%s", call_name(self->request));
     self->on_reply(self->data, self->number, NULL, &error);
 }
@@ -131,8 +149,9 @@ static void on_result(void *data, const PGresult *result, const char *warning, c
 static void send_register(struct roster *self, const struct order *order, const char *self_text)
 {
     char generation[DIGITS], lease[DIGITS];
-    const char *values[] = {self->group, self->seat, NUMBER(generation, self->generation), self->incarnation, self->node,
-                            NUMBER(lease, self->lease_ms), self_text};
+    const char *values[] = {self->group,       self->seat, NUMBER(generation, self->generation),
+                            self->incarnation, self->node, NUMBER(lease, self->lease_ms),
+                            self_text};
     postgres_query(self->postgres, "select register($1, $2, $3, $4, $5, $6, $7)", 7, values, order->timeout_ms, on_result,
                    self);
 }
@@ -140,8 +159,13 @@ static void send_register(struct roster *self, const struct order *order, const 
 static void send_heartbeat(struct roster *self, const struct order *order, const char *self_text, const char *news_text)
 {
     char member[DIGITS], term[DIGITS];
-    const char *values[] = {self->group, self->seat, NUMBER(member, self->member_id), self->incarnation,
-                            order->renew ? NUMBER(term, order->term) : NULL, self_text, news_text};
+    const char *values[] = {self->group,
+                            self->seat,
+                            NUMBER(member, self->member_id),
+                            self->incarnation,
+                            order->renew ? NUMBER(term, order->term) : NULL,
+                            self_text,
+                            news_text};
     postgres_query(self->postgres, "select heartbeat($1, $2, $3, $4, $5, $6, $7)", 7, values, order->timeout_ms, on_result,
                    self);
 }
@@ -150,9 +174,16 @@ static void send_accede(struct roster *self, const struct order *order)
 {
     const struct succession_throne *seen = &order->seen;
     char member[DIGITS], heir[DIGITS], term[DIGITS], beat[DIGITS], highest[DIGITS];
-    const char *values[] = {self->group, self->seat, NUMBER(member, self->member_id), self->incarnation, seen->identity,
-                            seen->heir ? NUMBER(heir, seen->heir) : NULL, seen->heir ? seen->incarnation : NULL,
-                            NUMBER(term, seen->term), NUMBER(beat, seen->beat), NUMBER(highest, order->highest_term),
+    const char *values[] = {self->group,
+                            self->seat,
+                            NUMBER(member, self->member_id),
+                            self->incarnation,
+                            seen->identity,
+                            seen->heir ? NUMBER(heir, seen->heir) : NULL,
+                            seen->heir ? seen->incarnation : NULL,
+                            NUMBER(term, seen->term),
+                            NUMBER(beat, seen->beat),
+                            NUMBER(highest, order->highest_term),
                             order->seniority_yields ? "true" : "false"};
     postgres_query(self->postgres, "select accede($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", 11, values,
                    order->timeout_ms, on_result, self);
@@ -161,8 +192,10 @@ static void send_accede(struct roster *self, const struct order *order)
 static void send_abdicate(struct roster *self, const struct order *order, const char *news_text)
 {
     char member[DIGITS], term[DIGITS];
-    const char *values[] = {self->group, NUMBER(member, order->member_id), order->incarnation, NUMBER(term, order->term),
-                            order->reason, self->node, news_text};
+    const char *values[] = {self->group,        NUMBER(member, order->member_id),
+                            order->incarnation, NUMBER(term, order->term),
+                            order->reason,      self->node,
+                            news_text};
     postgres_query(self->postgres, "select abdicate($1, $2, $3, $4, $5, $6, $7)", 7, values, order->timeout_ms, on_result,
                    self);
 }

@@ -101,9 +101,15 @@ static void kill_keeper(struct succession *self, struct orders *orders)
 const char *succession_state_name(enum succession_state state)
 {
     static const char *const names[] = {
-        [SUCCESSION_JOINING] = "joining",       [SUCCESSION_STANDBY] = "standby",   [SUCCESSION_ACCEDING] = "acceding",
-        [SUCCESSION_HEIR] = "heir",             [SUCCESSION_STOPPING] = "stopping", [SUCCESSION_FENCING] = "fencing",
-        [SUCCESSION_ABDICATING] = "abdicating", [SUCCESSION_LEAVING] = "leaving",   [SUCCESSION_LEFT] = "left",
+        [SUCCESSION_JOINING] = "joining",
+        [SUCCESSION_STANDBY] = "standby",
+        [SUCCESSION_ACCEDING] = "acceding",
+        [SUCCESSION_HEIR] = "heir",
+        [SUCCESSION_STOPPING] = "stopping",
+        [SUCCESSION_FENCING] = "fencing",
+        [SUCCESSION_ABDICATING] = "abdicating",
+        [SUCCESSION_LEAVING] = "leaving",
+        [SUCCESSION_LEFT] = "left",
     };
     return names[state];
 }
@@ -114,8 +120,8 @@ static void enter(struct succession *self, enum succession_state next, const cha
 #define TO(state) (1u << (state))
     static const unsigned edges[] = {
         [SUCCESSION_JOINING] = TO(SUCCESSION_STANDBY) | TO(SUCCESSION_LEFT),
-        [SUCCESSION_STANDBY] = TO(SUCCESSION_ACCEDING) | TO(SUCCESSION_ABDICATING) | TO(SUCCESSION_JOINING) |
-                               TO(SUCCESSION_LEAVING),
+        [SUCCESSION_STANDBY] =
+            TO(SUCCESSION_ACCEDING) | TO(SUCCESSION_ABDICATING) | TO(SUCCESSION_JOINING) | TO(SUCCESSION_LEAVING),
         [SUCCESSION_ACCEDING] = TO(SUCCESSION_HEIR) | TO(SUCCESSION_STANDBY) | TO(SUCCESSION_ABDICATING),
         [SUCCESSION_HEIR] = TO(SUCCESSION_STOPPING) | TO(SUCCESSION_FENCING) | TO(SUCCESSION_ABDICATING),
         [SUCCESSION_STOPPING] = TO(SUCCESSION_FENCING) | TO(SUCCESSION_ABDICATING),

@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "keeper.h"
+#include "migrate.h"
 #include "news.h"
 #include "postgres.h"
 #include "roster.h"
@@ -20,7 +21,7 @@
 #define NEWS_PER_REQUEST 64
 #define NEWS_KEPT 1024
 #define RECONNECT_FIRST_MS 20
-#define RECONNECT_MOST_MS 1000
+#define RECONNECT_MOST_MS 500
 #define NEWS_STOP_MS 2000
 
 /* One keeper a term; the last one may still be on its way out when the next begins. */
@@ -47,14 +48,15 @@ struct wrapper {
     int event_count;
     bool stepping, leaving;
     int64_t reconnect_ms;
+    bool refused; /* the database answers, but not to this member */
     char last_fault[sizeof((struct error){0}.text)];
 
-    json_t *outbox;          /* this member's own news, not yet in the database */
-    size_t outbox_sent;      /* how many of them the request under way carries */
+    json_t *outbox;     /* this member's own news, not yet in the database */
+    size_t outbox_sent; /* how many of them the request under way carries */
     int64_t outbox_lost;
     int64_t unpublished_since_ms;
 
-    pid_t pid;               /* the scheduler's */
+    pid_t pid; /* the scheduler's */
     const char *scheduler_state;
     char started_at[32];
     int64_t restarts;
@@ -83,7 +85,8 @@ static json_t *news_to_send(struct wrapper *self)
     json_t *some = json_array();
     size_t i;
     json_t *one;
-    json_array_foreach(self->outbox, i, one) {
+    json_array_foreach(self->outbox, i, one)
+    {
         if (i < NEWS_PER_REQUEST)
             (void)json_array_append(some, one);
     }
@@ -109,8 +112,9 @@ static json_t *describe_self(const struct wrapper *self)
     const struct succession *succession = &self->succession;
     int64_t lease_ms = succession->observed ? succession->view.lease_ms : self->config->lease_ms;
     const char *why = succession_why_ineligible(succession, clock_now_ms());
-    json_t *object = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I}", "node", self->config->node, "version", HEIRFLOW_VERSION,
-                               "eligible", !why, "lease_ms", (json_int_t)self->config->lease_ms, "heartbeat_ms",
+    json_t *object = json_pack("{s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "node", self->config->node, "version",
+                               HEIRFLOW_VERSION, "schema_version", migrate_newest_version(), "eligible", !why, "lease_ms",
+                               (json_int_t)self->config->lease_ms, "heartbeat_ms",
                                (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms), "highest_term",
                                (json_int_t)succession->highest_term);
     if (why)
@@ -368,8 +372,9 @@ static void check_lease(struct wrapper *self, int64_t lease_ms)
         return;
     self->lease_warned_ms = lease_ms;
     const char *fault = succession_timing_fault(&self->succession.settings, lease_ms);
-    log_event(fault ? LOG_ERROR : LOG_WARN, fault ? "lease-unfit" : "lease-adopted", "{s:I, s:I, s:s?, s:s?}", "group_lease_ms",
-              (json_int_t)lease_ms, "configured_lease_ms", (json_int_t)self->config->lease_ms, "rule", fault, "remedy",
+    log_event(fault ? LOG_ERROR : LOG_WARN, fault ? "lease-unfit" : "lease-adopted", "{s:I, s:I, s:s?, s:s?}",
+              "group_lease_ms", (json_int_t)lease_ms, "configured_lease_ms", (json_int_t)self->config->lease_ms, "rule",
+              fault, "remedy",
               fault ? "remove heartbeat_ms and scheduler.fence_grace_ms, or make them fit the group's lease" : NULL);
 }
 
@@ -386,15 +391,32 @@ static void wake_relay(struct wrapper *self, int64_t unpublished)
         news_wake(self->news, self->roster.member_id);
 }
 
+static void reconnect_later(struct wrapper *self);
+
+/* What a session may see and call is settled at log-in, so a refused member looks again through a new one. */
+static void on_refused(struct wrapper *self, uint32_t number, const struct error *error)
+{
+    log_fault(self, "database-refused", error);
+    if (self->succession.pending == REQUEST_REGISTER && postgres_connected(self->postgres)) {
+        self->refused = true;
+        postgres_drop(self->postgres);
+        raise_event(self, (struct event){.type = EVENT_DISCONNECTED});
+        reconnect_later(self);
+    } else {
+        raise_event(self, (struct event){.type = EVENT_REFUSED, .number = number});
+    }
+}
+
 static void on_reply(void *data, uint32_t number, const struct roster_reply *reply, const struct error *error)
 {
     struct wrapper *self = data;
     if (!reply) {
-        log_fault(self, "database-refused", error);
-        raise_event(self, (struct event){.type = EVENT_REFUSED, .number = number});
+        on_refused(self, number, error);
         return;
     }
     news_arrived(self);
+    self->reconnect_ms = 0;
+    self->refused = false;
     self->last_fault[0] = '\0';
     if (reply->request == REQUEST_REGISTER && reply->granted) {
         self->roster.member_id = reply->observation.member_id;
@@ -419,9 +441,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
 static void on_connected(void *data)
 {
     struct wrapper *self = data;
-    self->reconnect_ms = 0;
-    self->last_fault[0] = '\0';
-    log_event(LOG_INFO, "database-connected", NULL);
+    log_event(self->refused ? LOG_DEBUG : LOG_INFO, "database-connected", NULL);
     raise_event(self, (struct event){.type = EVENT_CONNECTED});
 }
 
@@ -431,20 +451,25 @@ static void on_reconnect(uv_timer_t *timer)
     postgres_connect(self->postgres);
 }
 
-/* Back off, because a dropped client's backend may hold the throne's row until its commit has ended. */
-static void on_disconnected(void *data, const struct error *error)
+/* Backs off, because a dropped client's backend may hold the throne's row until its commit has ended. */
+static void reconnect_later(struct wrapper *self)
 {
-    struct wrapper *self = data;
-    self->outbox_sent = 0;
-    log_fault(self, "database-away", error);
-    raise_event(self, (struct event){.type = EVENT_DISCONNECTED});
     if (self->leaving)
         return;
+    self->outbox_sent = 0;
     self->reconnect_ms = self->reconnect_ms ? self->reconnect_ms * 2 : RECONNECT_FIRST_MS;
     if (self->reconnect_ms > RECONNECT_MOST_MS)
         self->reconnect_ms = RECONNECT_MOST_MS;
     uv_update_time(&self->loop);
     (void)uv_timer_start(&self->reconnect, on_reconnect, (uint64_t)self->reconnect_ms, 0);
+}
+
+static void on_disconnected(void *data, const struct error *error)
+{
+    struct wrapper *self = data;
+    log_fault(self, "database-away", error);
+    raise_event(self, (struct event){.type = EVENT_DISCONNECTED});
+    reconnect_later(self);
 }
 
 static void on_notify(void *data, const char *payload)
@@ -466,7 +491,7 @@ static void on_signal(uv_signal_t *handle, int number)
         return;
     }
     bool now = number == SIGINT && self->succession.quitting;
-    log_event(LOG_INFO, "leaving", "{s:s, s:b}", "signal", number == SIGINT ? "SIGINT" : "SIGTERM", "at_once", now);
+    log_event(LOG_INFO, "stop-requested", "{s:s, s:b}", "signal", number == SIGINT ? "SIGINT" : "SIGTERM", "at_once", now);
     raise_event(self, (struct event){.type = now ? EVENT_QUIT_NOW : EVENT_QUIT});
 }
 

@@ -272,6 +272,10 @@ declare
     v_now timestamptz;
 begin
     perform server_identity();
+    if (p_self->>'schema_version')::integer + 1 < (select max(version) from schema_version) then
+        raise exception 'the database has schema version %, this program knows %: upgrade heirflow on this node',
+            (select max(version) from schema_version), p_self->>'schema_version' using errcode = 'feature_not_supported';
+    end if;
     perform commit_durably();
     insert into throne (group_name, lease_ms) values (p_group, p_lease_ms) on conflict do nothing;
     insert into news_counter (group_name) values (p_group) on conflict do nothing;

@@ -1,0 +1,339 @@
+/* The rules of docs/protocol.md one by one; tests/sim searches for what nobody thought of. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "succession.h"
+
+static const struct succession_settings settings = {
+    .lease_ms = 6000,
+    .stop_timeout_ms = 30000,
+    .restart_limit = 2,
+    .restart_window_ms = 60000,
+    .restart_backoff_ms = 500,
+};
+
+/* One member and the throne as its database would show it. */
+struct fixture {
+    struct succession succession;
+    struct orders orders;
+    struct succession_observation view;
+    int64_t now_ms;
+};
+
+static void step(struct fixture *f, struct event event)
+{
+    event.now_ms = f->now_ms;
+    succession_step(&f->succession, &event, &f->orders);
+}
+
+static const struct order *find(const struct fixture *f, enum order_type type)
+{
+    for (int i = 0; i < f->orders.count; i++) {
+        if (f->orders.list[i].type == type)
+            return &f->orders.list[i];
+    }
+    return NULL;
+}
+
+static const struct order *sent(const struct fixture *f, enum succession_request request)
+{
+    const struct order *order = find(f, ORDER_SEND);
+    return order && order->request == request ? order : NULL;
+}
+
+static void reply(struct fixture *f, bool granted)
+{
+    step(f, (struct event){.type = EVENT_REPLY,
+                           .number = f->succession.number,
+                           .granted = granted,
+                           .observation = &f->view,
+                           .refusal = "changed"});
+}
+
+static void tick(struct fixture *f, int64_t ms)
+{
+    f->now_ms += ms;
+    step(f, (struct event){.type = EVENT_TIMER});
+}
+
+/* A standby, eldest of its line, before a throne that another member holds or that is vacant. */
+static struct fixture standby(int64_t heir, bool home)
+{
+    struct fixture f = {.now_ms = 1000};
+    f.view = (struct succession_observation){
+        .throne = {.identity = "server-1", .heir = heir, .term = 7, .beat = 3},
+        .home = home,
+        .lease_ms = 6000,
+        .wait_ms = 6000,
+        .known = true,
+        .member_id = 2,
+        .eldest = true,
+        .beat_in_ms = -1,
+    };
+    if (heir)
+        strcpy(f.view.throne.incarnation, "theirs");
+    strcpy(f.view.incarnation, "mine");
+    succession_init(&f.succession, &settings);
+    step(&f, (struct event){.type = EVENT_CONNECTED});
+    assert_non_null(sent(&f, REQUEST_REGISTER));
+    assert_true(sent(&f, REQUEST_REGISTER)->new_generation);
+    reply(&f, true);
+    return f;
+}
+
+static struct fixture heir(void)
+{
+    struct fixture f = standby(0, true);
+    assert_non_null(sent(&f, REQUEST_ACCEDE));
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 8;
+    f.now_ms += 10;
+    reply(&f, true);
+    assert_non_null(find(&f, ORDER_START_SCHEDULER));
+    step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
+    return f;
+}
+
+static void finish_request(struct fixture *f, bool granted)
+{
+    if (f->succession.pending != REQUEST_NONE)
+        reply(f, granted);
+}
+
+static void vacant_throne_at_home_is_taken_at_once(void **state)
+{
+    struct fixture f = standby(0, true);
+    assert_non_null(sent(&f, REQUEST_ACCEDE));
+    assert_false(sent(&f, REQUEST_ACCEDE)->seniority_yields);
+}
+
+static void vacant_throne_of_another_server_is_taken_after_a_lease(void **state)
+{
+    struct fixture f = standby(0, false);
+    assert_null(find(&f, ORDER_SEND));
+    for (int i = 0; i < 5; i++) {
+        tick(&f, 1000);
+        finish_request(&f, false);
+        assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+    }
+    tick(&f, 1001);
+    assert_non_null(sent(&f, REQUEST_ACCEDE));
+}
+
+static void silent_heir_is_deposed_after_a_lease_of_observation(void **state)
+{
+    struct fixture f = standby(1, true);
+    for (int i = 0; i < 5; i++) {
+        tick(&f, 1000);
+        finish_request(&f, false);
+        assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+    }
+    tick(&f, 1001);
+    assert_non_null(sent(&f, REQUEST_ACCEDE));
+}
+
+static void every_beat_of_the_heir_starts_the_observation_anew(void **state)
+{
+    struct fixture f = standby(1, true);
+    for (int i = 0; i < 100; i++) {
+        tick(&f, 1000);
+        f.view.throne.beat++;
+        finish_request(&f, false);
+        assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+    }
+}
+
+static void only_the_eldest_tries_but_seniority_yields(void **state)
+{
+    struct fixture f = standby(0, true);
+    struct fixture younger = f;
+    succession_init(&younger.succession, &settings);
+    younger.view.eldest = false;
+    younger.view.rank = 1;
+    step(&younger, (struct event){.type = EVENT_CONNECTED});
+    reply(&younger, true);
+    assert_null(find(&younger, ORDER_SEND));
+    for (int i = 0; i < 6; i++) {
+        tick(&younger, 1000);
+        finish_request(&younger, false);
+    }
+    tick(&younger, 100);
+    assert_non_null(sent(&younger, REQUEST_ACCEDE));
+    assert_true(sent(&younger, REQUEST_ACCEDE)->seniority_yields);
+}
+
+static void lease_counts_from_the_send(void **state)
+{
+    struct fixture f = heir();
+    int64_t deadline_ms = f.succession.deadline_ms;
+    finish_request(&f, true);
+    step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+    tick(&f, 1000);
+    int64_t sent_ms = f.now_ms;
+    assert_non_null(sent(&f, REQUEST_HEARTBEAT));
+    assert_true(sent(&f, REQUEST_HEARTBEAT)->renew);
+    f.now_ms += 700;
+    reply(&f, true);
+    assert_int_equal(find(&f, ORDER_SET_DEADLINE)->deadline_ms, sent_ms + 6000);
+    assert_true(sent_ms + 6000 > deadline_ms);
+}
+
+static void no_renewal_without_the_keepers_echo(void **state)
+{
+    struct fixture f = heir();
+    tick(&f, 1000);
+    finish_request(&f, true); /* a deadline is out, unconfirmed */
+    tick(&f, 1000);
+    assert_null(find(&f, ORDER_SEND));
+    step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+    assert_non_null(sent(&f, REQUEST_HEARTBEAT));
+}
+
+static void unrenewed_lease_fences_within_itself(void **state)
+{
+    struct fixture f = heir();
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    int64_t deadline_ms = f.succession.deadline_ms;
+    f.now_ms = deadline_ms - 3601;
+    tick(&f, 0);
+    assert_null(find(&f, ORDER_STOP_SCHEDULER));
+    tick(&f, 1);
+    assert_int_equal(find(&f, ORDER_STOP_SCHEDULER)->kill_at_ms, deadline_ms - 900);
+    assert_int_equal(f.succession.state, SUCCESSION_FENCING);
+    f.now_ms = deadline_ms - 900;
+    tick(&f, 0);
+    assert_non_null(find(&f, ORDER_KILL_KEEPER));
+    step(&f, (struct event){.type = EVENT_TREE_DEAD});
+    assert_int_equal(f.succession.state, SUCCESSION_ABDICATING);
+}
+
+static void abdication_is_repeated_until_answered_then_end_of_the_line(void **state)
+{
+    struct fixture f = heir();
+    step(&f, (struct event){.type = EVENT_TREE_DEAD});
+    finish_request(&f, true);
+    assert_non_null(sent(&f, REQUEST_ABDICATE));
+    assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 8);
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    step(&f, (struct event){.type = EVENT_CONNECTED});
+    assert_non_null(sent(&f, REQUEST_ABDICATE));
+    step(&f, (struct event){.type = EVENT_REPLY, .number = f.succession.number, .granted = true});
+    assert_non_null(sent(&f, REQUEST_REGISTER));
+    assert_true(sent(&f, REQUEST_REGISTER)->new_generation);
+}
+
+static void late_answer_to_an_accession_is_given_back(void **state)
+{
+    struct fixture f = standby(0, true);
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 8;
+    f.now_ms += 2401; /* too little is left to stop it again */
+    reply(&f, true);
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    assert_non_null(sent(&f, REQUEST_ABDICATE));
+    assert_non_null(succession_why_ineligible(&f.succession, f.now_ms));
+}
+
+static void held_but_not_running_is_given_back(void **state)
+{
+    struct fixture f = standby(1, true);
+    tick(&f, 1000);
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 9;
+    reply(&f, false);
+    assert_non_null(sent(&f, REQUEST_ABDICATE));
+    assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 9);
+}
+
+static void replies_to_forgotten_requests_are_void(void **state)
+{
+    struct fixture f = standby(0, true);
+    uint32_t number = f.succession.number;
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    step(&f, (struct event){.type = EVENT_REPLY, .number = number, .granted = true, .observation = &f.view});
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+}
+
+static void paused_group_is_left_alone(void **state)
+{
+    struct fixture f = standby(1, true);
+    f.view.paused = true;
+    for (int i = 0; i < 30; i++) {
+        tick(&f, 1000);
+        finish_request(&f, false);
+        assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+    }
+}
+
+static void crashes_back_off_then_another_gets_its_turn(void **state)
+{
+    struct fixture f = heir();
+    finish_request(&f, true);
+    for (int i = 0; i < 2; i++) {
+        step(&f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
+        assert_null(find(&f, ORDER_RESTART_SCHEDULER));
+        f.now_ms = f.succession.restart_at_ms;
+        tick(&f, 0);
+        assert_non_null(find(&f, ORDER_RESTART_SCHEDULER));
+        step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
+        step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+        finish_request(&f, true);
+    }
+    step(&f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
+    assert_non_null(find(&f, ORDER_STOP_SCHEDULER));
+    assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+}
+
+static void quitting_standby_leaves_at_once(void **state)
+{
+    struct fixture f = standby(1, true);
+    step(&f, (struct event){.type = EVENT_QUIT});
+    assert_non_null(sent(&f, REQUEST_LEAVE));
+    step(&f, (struct event){.type = EVENT_REPLY, .number = f.succession.number, .granted = true});
+    assert_non_null(find(&f, ORDER_EXIT));
+}
+
+static void unsafe_timings_are_named(void **state)
+{
+    struct succession_settings unsafe = settings;
+    assert_null(succession_timing_fault(&unsafe, 6000));
+    assert_null(succession_timing_fault(&unsafe, 1000));
+    unsafe.heartbeat_ms = 2001;
+    assert_string_equal(succession_timing_fault(&unsafe, 6000), "heartbeat <= lease/3");
+    unsafe.heartbeat_ms = 1000;
+    unsafe.fence_grace_ms = 3401;
+    assert_non_null(strstr(succession_timing_fault(&unsafe, 6000), "fence_grace + margin + 2*heartbeat <= lease"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vacant_throne_at_home_is_taken_at_once),
+        cmocka_unit_test(vacant_throne_of_another_server_is_taken_after_a_lease),
+        cmocka_unit_test(silent_heir_is_deposed_after_a_lease_of_observation),
+        cmocka_unit_test(every_beat_of_the_heir_starts_the_observation_anew),
+        cmocka_unit_test(only_the_eldest_tries_but_seniority_yields),
+        cmocka_unit_test(lease_counts_from_the_send),
+        cmocka_unit_test(no_renewal_without_the_keepers_echo),
+        cmocka_unit_test(unrenewed_lease_fences_within_itself),
+        cmocka_unit_test(abdication_is_repeated_until_answered_then_end_of_the_line),
+        cmocka_unit_test(late_answer_to_an_accession_is_given_back),
+        cmocka_unit_test(held_but_not_running_is_given_back),
+        cmocka_unit_test(replies_to_forgotten_requests_are_void),
+        cmocka_unit_test(paused_group_is_left_alone),
+        cmocka_unit_test(crashes_back_off_then_another_gets_its_turn),
+        cmocka_unit_test(quitting_standby_leaves_at_once),
+        cmocka_unit_test(unsafe_timings_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
