@@ -18,6 +18,7 @@ from wrapper import Wrapper, clean_environment
 HERE = pathlib.Path(__file__).resolve().parent
 GROUP = "celery-beat"
 NODES = ("ada", "bert", "cleo")
+RESTART_S = 10
 PYTHON = "/usr/bin/python3"
 
 
@@ -151,19 +152,27 @@ def show(demonstration):
     wrapper = demonstration.wrappers[demonstration.heir() or NODES[0]]
     say(f"""
 {wrapper.node} is the heir. While you watch, try in another terminal:
-  kill -9 {wrapper.pid:<10} its wrapper dies: the next node runs the scheduler at once
-  kill -9 {wrapper.scheduler() or 0:<10} its scheduler dies: it runs again on the same node
-  kill {wrapper.pid:<13} it hands over in peace
+  kill -9 {wrapper.pid:<8} its wrapper dies: the next node runs the scheduler at once
+  kill -9 {wrapper.scheduler() or 0:<8} its scheduler dies: it runs again on the same node
+  kill {wrapper.pid:<11} it hands over in peace
   HEIRFLOW_CONFIG={wrapper.config_path} {demonstration.heirflow} status
-Everything is in {demonstration.folder}; q leaves, and removes it.
+A wrapper that ended is started again after {RESTART_S} seconds, as systemd would. q leaves, and removes everything.
 """)
-    time.sleep(2)
-    subprocess.run([str(demonstration.build / "interface" / "heirflow-interface"), "--config", str(wrapper.config_path)],
-                   env=clean_environment(HEIRFLOW_CONFIG=str(wrapper.config_path)), check=False)
+    time.sleep(2)  # to read it; it is there again afterwards
+    interface = subprocess.Popen(
+        [str(demonstration.build / "interface" / "heirflow-interface"), "--config", str(wrapper.config_path)],
+        env=clean_environment(HEIRFLOW_CONFIG=str(wrapper.config_path)))
+    ended = {}
+    while interface.poll() is None:
+        time.sleep(0.2)
+        for node, wrapper in demonstration.wrappers.items():
+            if not wrapper.running() and time.monotonic() - ended.setdefault(node, time.monotonic()) > RESTART_S:
+                ended.pop(node)
+                wrapper.start()
     runs, doubles, misses, span = demonstration.tasks()
     say(f"{len(demonstration.observer.lives)} schedulers one after the other, {len(demonstration.observer.overlaps)} at the same time; "
         f"{runs} task runs in {span} s, {doubles} doubles, {misses} misses")
-    return 1 if demonstration.observer.overlaps else 0
+    return 1 if demonstration.observer.overlaps or interface.returncode else 0
 
 
 def main():
