@@ -8,12 +8,13 @@ TERMS = "select term, node, ended_by, reason from terms where ended_at is not nu
 
 @pytest.mark.parametrize("containment", ["", "cgroup", "subreaper"])
 def test_killed_wrapper_abdicates(wrapper, database, witness, containment):
-    ada = wrapper("ada", database, witness.command(), environment={"HEIRFLOW_CONTAINMENT": containment})
+    ada = wrapper("ada", database, witness.command(), lease_ms=3000,
+                  environment={"HEIRFLOW_CONTAINMENT": containment})
     ada.wait_for_event("scheduler-started")
-    pids = ada.tree()
+    pids = set(ada.tree()) - {ada.keeper()}
     ada.kill()
     wait_for(lambda: database.query(TERMS), 20, "the abdication")
-    assert not any(processes.alive(pid) for pid in pids if "keeper" not in processes.command_line(pid)[:3])
+    assert not any(processes.alive(pid) for pid in pids)
     assert database.query(TERMS)[0][1:] == ("ada", "abdicated", "wrapper died")
 
 
