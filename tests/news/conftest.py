@@ -1,4 +1,5 @@
 """The relay alone on a database and a broker, and a consumer with a queue of its own."""
+import contextlib
 import json
 import subprocess
 import threading
@@ -83,6 +84,24 @@ class Outbox:
     def tell(self, count, event="acceded", data="{}", first=1):
         self.database.query("select tell(%s, %s, 'ada', 'ada', i, 'because', %s::jsonb || jsonb_build_object('number', i))"
                             " from generate_series(%s, %s) i", self.group, event, data, first, first + count - 1)
+
+    @contextlib.contextmanager
+    def halted_at(self, sequence):
+        """The relay comes to a halt in the middle: when it records `sequence`, or a later one, until the block ends."""
+        self.database.query("create function halt() returns trigger language plpgsql as $$ begin"
+                            " perform pg_advisory_xact_lock_shared(1); return new; end $$;"
+                            "create trigger halt before update on relay for each row"
+                            f" when (new.published >= {sequence:d}) execute function halt()")
+        connection = self.database.connect()
+        connection.cursor().execute("select pg_advisory_lock(1)")
+        try:
+            yield
+        finally:
+            connection.close()
+
+    def wait_halted(self):
+        wait_for(lambda: self.database.query("select from pg_locks where locktype = 'advisory' and not granted"), 30,
+                 lambda: f"the relay to come to the halt; published {self.published()}")
 
     def published(self):
         return self.database.value("select published from relay where group_name = %s", self.group)
