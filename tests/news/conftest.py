@@ -100,7 +100,7 @@ class Outbox:
             connection.close()
 
     def wait_halted(self):
-        wait_for(lambda: self.database.query("select from pg_locks where locktype = 'advisory' and not granted"), 30,
+        wait_for(lambda: self.database.value("select count(*) from pg_locks where locktype = 'advisory' and not granted"), 30,
                  lambda: f"the relay to come to the halt; published {self.published()}")
 
     def published(self):
