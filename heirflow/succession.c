@@ -510,16 +510,17 @@ static void on_scheduler_failed(struct succession *self, const struct event *eve
     self->running = false;
 }
 
-static void on_tree_dead(struct succession *self, int64_t now_ms, struct orders *orders)
+static void on_tree_dead(struct succession *self, const struct event *event, struct orders *orders)
 {
+    int64_t now_ms = event->now_ms;
     bool ran = self->running;
     self->tree = self->running = self->killing = false;
     switch (self->state) {
     case SUCCESSION_HEIR:
         if (!ran) /* a keeper that cannot even start one would only spin */
             cool_off(self, now_ms);
-        tell(self, orders, "scheduler-exited", "keeper died");
-        close_term(self, "keeper died", orders);
+        tell(self, orders, event->reason ? "fenced" : "scheduler-exited", event->reason ? event->reason : "keeper died");
+        close_term(self, event->reason ? event->reason : "keeper died", orders);
         break;
     case SUCCESSION_STOPPING:
     case SUCCESSION_FENCING:
@@ -585,7 +586,7 @@ static void digest(struct succession *self, const struct event *event, struct or
         on_scheduler_failed(self, event, orders);
         break;
     case EVENT_TREE_DEAD:
-        on_tree_dead(self, event->now_ms, orders);
+        on_tree_dead(self, event, orders);
         break;
     case EVENT_QUIT:
         on_quit(self, false, event->now_ms, orders);

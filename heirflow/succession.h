@@ -68,7 +68,8 @@ enum event_type {
     EVENT_KEEPER_ECHO,       /* deadline_ms */
     EVENT_SCHEDULER_STARTED,
     EVENT_SCHEDULER_FAILED,  /* ended or could not start; its tree is dead, the keeper waits. reason */
-    EVENT_TREE_DEAD,         /* the tree is dead and cannot come back under this term (keeper stopped or gone) */
+    EVENT_TREE_DEAD,         /* the tree is dead and cannot come back under this term (keeper stopped or gone). reason: why the
+                                keeper stopped it by itself, NULL if it was told to or died */
     EVENT_QUIT,              /* SIGTERM: hand over in peace and leave */
     EVENT_QUIT_NOW,          /* second SIGINT: the same without grace */
 };

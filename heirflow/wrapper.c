@@ -147,7 +147,7 @@ static void on_started(struct wrapper *self, pid_t pid)
     raise_event(self, (struct event){.type = EVENT_SCHEDULER_STARTED});
 }
 
-static void on_tree_dead(struct reign *reign)
+static void on_tree_dead(struct reign *reign, const char *reason)
 {
     struct wrapper *self = reign->wrapper;
     if (reign->tree_dead)
@@ -155,7 +155,7 @@ static void on_tree_dead(struct reign *reign)
     reign->tree_dead = true;
     self->reign = NULL;
     self->scheduler_state = NULL;
-    raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
+    raise_event(self, (struct event){.type = EVENT_TREE_DEAD, .reason = reason});
 }
 
 static void on_report(void *data, const struct keeper_report *report)
@@ -181,10 +181,10 @@ static void on_report(void *data, const struct keeper_report *report)
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
         break;
     case KEEPER_TREE_DEAD:
-        on_tree_dead(reign);
+        on_tree_dead(reign, "lease not renewed");
         break;
     case KEEPER_GONE:
-        on_tree_dead(reign);
+        on_tree_dead(reign, NULL);
         keeper_free(reign->keeper);
         free(reign);
         self->reigns--;
