@@ -66,8 +66,9 @@ class Demonstration:
             log_path = self.folder / "worker.log"
             with open(log_path, "ab") as log:
                 self.worker = subprocess.Popen(
-                    [PYTHON, "-m", "celery", "--app", "demonstration_tasks", "worker", "--pool", "solo", "--loglevel", "info",
-                     "--without-gossip", "--without-mingle", "--without-heartbeat"],
+                    processes.dies_with_us([PYTHON, "-m", "celery", "--app", "demonstration_tasks", "worker", "--pool", "solo",
+                                            "--loglevel", "info", "--without-gossip", "--without-mingle",
+                                            "--without-heartbeat"]),
                     env=clean_environment(**self.celery_environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     cwd=self.folder, start_new_session=True)
             patiently(lambda: " ready." in log_path.read_text(errors="replace") or self.worker.poll() is not None, 60, "the worker")

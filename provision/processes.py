@@ -13,6 +13,11 @@ def become_subreaper():
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def dies_with_us(command, signal_name="SIGKILL"):
+    """The command, ended by the kernel when the thread that starts it ends."""
+    return ["setpriv", "--pdeathsig", signal_name, *command]
+
+
 def parents():
     """{pid: parent pid} of every process but zombies."""
     found = {}

@@ -7,7 +7,8 @@ from processes import wait_for
 
 
 def say(*words, end="\n"):
-    print(*words, end=end, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a closed terminal is no reason to leave servers behind
+        print(*words, end=end, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

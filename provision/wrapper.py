@@ -39,7 +39,8 @@ class Wrapper:
     def start(self, *arguments):
         self.config_path.write_text(json.dumps(self.configuration, indent=2))
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([self.program, "run", "--config", str(self.config_path), *arguments],
+            command = [self.program, "run", "--config", str(self.config_path), *arguments]
+            self.process = subprocess.Popen(processes.dies_with_us(command),
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                             env=clean_environment(HEIRFLOW_CONFIG=str(self.config_path), **self.environment))
         return self
