@@ -11,34 +11,34 @@
 #include "succession.h"
 
 struct config {
-    const char *path;             /* file that was read, NULL for none */
-    const char *group;            /* default "scheduler"; 1 to 128 characters, no control characters or spaces */
-    const char *node;             /* default: the host name; 1 to 255 characters, no control characters or spaces */
-    const char *postgres;         /* libpq connection string or URI; default "dbname=heirflow" */
-    const char *schema;           /* default "heirflow" */
+    const char *path;     /* file that was read, NULL for none */
+    const char *group;    /* default "scheduler"; 1 to 128 characters, no control characters or spaces */
+    const char *node;     /* default: the host name; 1 to 255 characters, no control characters or spaces */
+    const char *postgres; /* libpq connection string or URI; default "dbname=heirflow" */
+    const char *schema;   /* default "heirflow" */
     struct {
-        const char **urls;        /* empty: no news is published */
+        const char **urls; /* empty: no news is published */
         size_t url_count;
-        const char *exchange;     /* default "heirflow.news" */
+        const char *exchange; /* default "heirflow.news" */
     } rabbitmq;
-    int64_t lease_ms;             /* default 6000; founds a new group, later ones adopt the group's */
-    int64_t heartbeat_ms;         /* 0: a sixth of the lease in force */
+    int64_t lease_ms;     /* default 6000; founds a new group, later ones adopt the group's */
+    int64_t heartbeat_ms; /* 0: a sixth of the lease in force */
     struct {
-        const char **command;     /* argv, NULL-terminated; NULL if none is configured */
-        json_t *environment;      /* object of strings, or NULL */
-        const char *directory;    /* NULL: the wrapper's own */
-        const char *user;         /* NULL: the wrapper's own */
-        const char *output;       /* "inherit" or an absolute path, appended to */
-        int64_t stop_timeout_ms;  /* default 30000 */
-        int64_t fence_grace_ms;   /* 0: half of the lease in force */
+        const char **command;    /* argv, NULL-terminated; NULL if none is configured */
+        json_t *environment;     /* object of strings, or NULL */
+        const char *directory;   /* NULL: the wrapper's own */
+        const char *user;        /* NULL: the wrapper's own */
+        const char *output;      /* "inherit" or an absolute path, appended to */
+        int64_t stop_timeout_ms; /* default 30000 */
+        int64_t fence_grace_ms;  /* 0: half of the lease in force */
         struct {
-            int64_t limit;        /* default 3 restarts within the window, then abdication */
-            int64_t window_ms;    /* default 60000 */
-            int64_t backoff_ms;   /* default 500, doubled by each restart within the window */
+            int64_t limit;      /* default 3 restarts within the window, then abdication */
+            int64_t window_ms;  /* default 60000 */
+            int64_t backoff_ms; /* default 500, doubled by each restart within the window */
         } restart;
     } scheduler;
-    const char *run_directory;    /* "" where none is configured and the system offers none: see check_runnable */
-    bool no_heir;                 /* watch and relay, never lead */
+    const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
+    bool no_heir;              /* watch and relay, never lead */
     struct {
         enum log_level level;
         enum log_format format;
@@ -49,15 +49,15 @@ struct config {
 enum config_type { CONFIG_TEXT, CONFIG_INTEGER, CONFIG_BOOLEAN, CONFIG_LIST, CONFIG_MAP, CONFIG_LEVEL, CONFIG_FORMAT };
 
 struct config_key {
-    const char *path;             /* "scheduler.restart.limit" */
+    const char *path; /* "scheduler.restart.limit" */
     enum config_type type;
-    size_t offset;                /* of the value in struct config */
-    const char *preset;           /* default as an environment variable would say it; NULL: none, or worked out */
-    int64_t least, most;          /* range of an integer, length in bytes of a text */
-    bool has_twin;                /* may be set by an environment variable */
-    bool secret;                  /* never printed; also read from the file that ..._FILE names */
+    size_t offset;                    /* of the value in struct config */
+    const char *preset;               /* default as an environment variable would say it; NULL: none, or worked out */
+    int64_t least, most;              /* range of an integer, length in bytes of a text */
+    bool has_twin;                    /* may be set by an environment variable */
+    bool secret;                      /* never printed; also read from the file that ..._FILE names */
     bool (*valid)(const char *value); /* NULL: any */
-    const char *expected;         /* what `valid` wants, for error texts */
+    const char *expected;             /* what `valid` wants, for error texts */
     const char *description;
 };
 extern const struct config_key config_keys[]; /* ends with a NULL path */

@@ -1,4 +1,5 @@
-/* The SQL calls of a member: one order in, one reply out. Knows what the functions are called and how their replies read. */
+/* The SQL calls of a member: one order in, one reply out. Knows what the functions are called and how their replies read.
+ */
 #pragma once
 
 #include <jansson.h>
@@ -10,12 +11,12 @@ struct roster_reply {
     uint32_t number;
     enum succession_request request;
     bool granted;
-    bool observed;                             /* not for abdicate and leave */
+    bool observed; /* not for abdicate and leave */
     struct succession_observation observation;
-    char heir_node[256];                       /* "" while vacant */
-    char successor[256];                       /* abdicate: whom it named, or "" */
-    char refusal[64];                          /* accede: why not */
-    int64_t unpublished;                       /* news not yet relayed */
+    char heir_node[256]; /* "" while vacant */
+    char successor[256]; /* abdicate: whom it named, or "" */
+    char refusal[64];    /* accede: why not */
+    int64_t unpublished; /* news not yet relayed */
 };
 
 /* reply is NULL if the request failed; error says why. The reply is only valid during the call. */
@@ -23,13 +24,13 @@ typedef void roster_reply_cb(void *data, uint32_t number, const struct roster_re
 
 struct roster {
     struct postgres *postgres;
-    const char *group, *node, *seat;           /* borrowed */
-    int64_t generation, member_id, lease_ms;   /* lease: founds a new group */
+    const char *group, *node, *seat;         /* borrowed */
+    int64_t generation, member_id, lease_ms; /* lease: founds a new group */
     char incarnation[SUCCESSION_UUID];
     roster_reply_cb *on_reply;
     void *data;
 
-    uint32_t number;                           /* of the call under way */
+    uint32_t number; /* of the call under way */
     enum succession_request request;
     bool renew;
 };

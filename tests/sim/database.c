@@ -29,7 +29,8 @@ static bool is_live(const struct database *self, const struct database_member *m
 
 static bool may_lead(const struct database *self, const struct database_member *member)
 {
-    return member->eligible && is_live(self, member) && member->member_id != self->throne.heir && !member->retired;
+    bool holds = member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
+    return member->eligible && is_live(self, member) && !holds && !member->retired;
 }
 
 static bool someone_named(const struct database *self)
@@ -65,9 +66,11 @@ static struct database_member *find(struct database *self, const struct database
 
 static struct succession_observation observe(struct database *self, const struct database_caller *caller)
 {
-    const struct database_throne *throne = &self->throne;
+    struct database_throne *throne = &self->throne;
     const struct database_member *me = find(self, caller);
     bool named = someone_named(self);
+    if (!throne->exists) /* lost by a failover: shown as a new one until somebody registers */
+        *throne = (struct database_throne){.lease_ms = caller->lease_ms};
     struct succession_observation seen = {
         .throne = {.heir = throne->heir, .term = throne->term, .beat = throne->beat},
         .home = throne->identity == self->identity,
@@ -121,6 +124,11 @@ static int64_t successor(const struct database *self)
 static void end_term(struct database *self)
 {
     int64_t named = successor(self);
+    for (int i = 1; i < DATABASE_SEATS; i++) {
+        struct database_member *member = &self->roster[i];
+        if (member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation)
+            member->eligible = false; /* until it registers at the end of the line */
+    }
     vacate(self);
     self->throne.named = named;
 }
@@ -185,7 +193,7 @@ static const char *refuse_accession(struct database *self, const struct database
     if (strcmp(now.identity, seen->identity) != 0 || now.heir != seen->heir ||
         strcmp(now.incarnation, seen->incarnation) != 0 || now.term != seen->term || now.beat != seen->beat)
         return "changed";
-    if (throne->heir == caller->member_id)
+    if (throne->heir == caller->member_id && throne->incarnation == caller->incarnation)
         return "held";
     if (me->retired)
         return "retired";
@@ -279,9 +287,11 @@ void database_retire(struct database *self, int seat, bool retired)
     bool heir = member->exists && member->member_id == self->throne.heir;
     if (retired && heir && self->throne.paused)
         return;
+    if (!retired && member->retired && !heir)
+        member->present = false; /* so that it registers at the end of the line */
     member->retired = retired;
-    if (retired && heir)
-        self->throne.request = ASKED_RETIRE;
+    if (heir)
+        self->throne.request = retired ? ASKED_RETIRE : ASKED_NOTHING;
 }
 
 void database_set_lease(struct database *self, int64_t lease_ms)
