@@ -515,6 +515,9 @@ struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings
         (void)error_set(error, EXIT_CODE_DATABASE, "out of memory");
     } else if (hosts_init(&self->hosts, loop, settings->conninfo, on_resolved, self, error)) {
         self->loop = loop;
+        int64_t share_ms = settings->round_ms / self->hosts.count;
+        if (share_ms > 0 && share_ms < self->settings.attempt_ms)
+            self->settings.attempt_ms = share_ms;
         (void)uv_timer_init(loop, &self->deadline);
         (void)uv_timer_init(loop, &self->soon);
         self->deadline.data = self->soon.data = self;

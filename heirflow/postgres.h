@@ -16,6 +16,7 @@ struct postgres_settings {
     const char *application_name;
     const char *schema;      /* becomes the session's search_path */
     int64_t attempt_ms;      /* at most this long for one address (TCP, TLS, log-in and set-up together) */
+    int64_t round_ms;        /* 0, or: shortens attempt_ms so that every host gets its turn within this */
     int64_t lock_timeout_ms; /* server-side, 0 for none */
     const char *listen;      /* channel to LISTEN on, or NULL */
     /* All strings are copied. Callbacks run on the loop; none runs from inside a postgres_* call other than

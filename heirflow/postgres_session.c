@@ -59,6 +59,7 @@ bool postgres_session_open(const struct postgres_settings *settings, int64_t tim
     (void)uv_timer_init(&self->loop, &self->timer);
     self->timer.data = self;
     struct postgres_settings own = *settings;
+    own.round_ms = timeout_ms;
     own.on_connected = on_connected;
     own.on_disconnected = on_disconnected;
     own.on_notify = on_notify;

@@ -118,7 +118,13 @@ def test_giving_up_tells_what_failed_so_far(driver, black_hole):
     port = free_port()
     it = driver(f"host=127.0.0.1,127.0.0.1 port={port},{black_hole} user=x", attempt_ms=60000).send("open 300")
     said = it.expect("failed")
-    assert f"port {port}: Connection refused" in said and f"port {black_hole}: no answer yet" in said
+    assert f"port {port}: Connection refused" in said and f"port {black_hole}: no answer" in said
+
+
+def test_blocking_face_gives_every_host_its_turn(driver, postgres, black_hole):
+    it = driver(f"host=127.0.0.1,127.0.0.1 port={black_hole},{postgres.port} user=postgres", attempt_ms=60000)
+    it.send("open 4000").expect("opened")
+    it.send("close").expect("session-closed")
 
 
 def test_unresolvable_name(driver):
