@@ -44,6 +44,19 @@ def test_ten_at_once_apply_each_migration_once(heirflow, empty_database):
     assert len(versions(empty_database)) == 1
 
 
+def test_waits_for_a_migration_under_way(heirflow, empty_database):
+    other = empty_database.connect()
+    with other.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(hashtextextended('heirflow migrate heirflow', 0))")
+    running = subprocess.Popen([heirflow, "migrate"], stdout=subprocess.PIPE, text=True,
+                               env=clean_environment(HEIRFLOW_POSTGRES=empty_database.dsn))
+    assert "waiting for another migration" in running.stdout.readline()
+    assert empty_database.value("select to_regnamespace('heirflow') is null")
+    other.close()
+    assert "applied 0001_succession" in running.communicate(timeout=30)[0]
+    assert running.returncode == 0
+
+
 def test_another_schema_beside_the_first(command, empty_database):
     command("migrate", database=empty_database, expect=0)
     command("migrate", database=empty_database, expect=0, HEIRFLOW_SCHEMA="user")  # a reserved word

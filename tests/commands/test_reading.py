@@ -166,7 +166,8 @@ def test_news_follow_outlives_a_restart_of_the_database(heirflow, own_database, 
 def test_news_follow_ends_with_its_reader(heirflow, database, roster):
     following = subprocess.Popen([heirflow, "news", "--follow", "--group", GROUP], stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, env=clean_environment(HEIRFLOW_POSTGRES=database.dsn))
-    assert b"registered ada" in following.stdout.readline()
+    assert [b"registered" in following.stdout.readline() for _ in roster] == [True] * 4
+    assert b"acceded ada" in following.stdout.readline()  # the last for now: no write will find out that we are gone
     following.stdout.close()
     assert following.wait(15) == 0
     assert following.stderr.read() == b""
