@@ -235,6 +235,27 @@ def own_database(own_postgres, heirflow):
     return made
 
 
+class Pgbouncer:
+    def __init__(self, folder, postgres, mode):
+        self.port = processes.free_port()
+        folder.chmod(0o755)
+        (folder / "users").write_text('"postgres" ""\n')
+        (folder / "ini").write_text(f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
+                                    f"listen_addr=127.0.0.1\nlisten_port={self.port}\nunix_socket_dir=\nauth_type=any\n"
+                                    f"auth_file={folder}/users\npool_mode={mode}\n")
+        self.process = subprocess.Popen(servers.as_user("postgres", ["/usr/sbin/pgbouncer", "-q", str(folder / "ini")]),
+                                        cwd="/", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: servers.port_open(self.port), what="pgbouncer")
+
+
+@pytest.fixture
+def pgbouncer(folder, postgres):
+    """pgbouncer("transaction") or ("session"): a pooler in front of the worker's server; .port. Ends with the test."""
+    if not pathlib.Path("/usr/sbin/pgbouncer").exists():
+        pytest.skip("pgbouncer is not installed")
+    return lambda mode: Pgbouncer(folder, postgres, mode)
+
+
 # -- RabbitMQ ---------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="session")

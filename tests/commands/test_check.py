@@ -136,3 +136,16 @@ def test_a_frozen_database_does_not_hold_it_up(check, own_database):
     finally:
         own_database.server.thaw()
     assert len(lines) == 1 and "database" in lines[0]
+
+
+def test_a_transaction_pooler_is_named(check, command, database, pgbouncer):
+    dsn = f"host=127.0.0.1 port={pgbouncer('transaction').port} user=postgres dbname={database.name}"
+    lines = bad(check({"postgres": dsn}))
+    assert len(lines) == 1 and "transaction pooler" in lines[0] and "use a session pool or connect directly" in lines[0]
+    for name in ("migrate", "status"):
+        assert "transaction pooler" in command(name, database=dsn, expect=3).stderr
+
+
+def test_a_session_pooler_is_fine(check, database, pgbouncer):
+    dsn = f"host=127.0.0.1 port={pgbouncer('session').port} user=postgres dbname={database.name}"
+    assert bad(check({"postgres": dsn})) == []

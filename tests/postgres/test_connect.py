@@ -1,5 +1,4 @@
 """Connecting: which server is chosen, how long that takes, and what is said when none will do."""
-import pathlib
 import socket
 import subprocess
 
@@ -189,26 +188,6 @@ def test_standby_is_skipped(own_postgres, driver, folder):
         assert it.ask("select pg_is_in_recovery()") == "f"
     finally:
         standby.remove()
-
-
-class Pgbouncer:
-    def __init__(self, folder, postgres, mode):
-        self.port = free_port()
-        folder.chmod(0o755)
-        (folder / "users").write_text('"postgres" ""\n')
-        (folder / "ini").write_text(f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
-                                    f"listen_addr=127.0.0.1\nlisten_port={self.port}\nunix_socket_dir=\nauth_type=any\n"
-                                    f"auth_file={folder}/users\npool_mode={mode}\n")
-        self.process = subprocess.Popen(servers.as_user("postgres", ["/usr/sbin/pgbouncer", "-q", str(folder / "ini")]),
-                                        cwd="/", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: servers.port_open(self.port), what="pgbouncer")
-
-
-@pytest.fixture
-def pgbouncer(folder, postgres):
-    if not pathlib.Path("/usr/sbin/pgbouncer").exists():
-        pytest.skip("pgbouncer is not installed")
-    return lambda mode: Pgbouncer(folder, postgres, mode)
 
 
 def test_transaction_pooler_is_refused(driver, postgres, pgbouncer):
