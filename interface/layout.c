@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TEXT = 640, SPAN = 24, DATE = 64, STALE_MS = 3500, MOST_FAULTS = 3 };
+enum { FAULT_MARGIN = 4, TEXT = 640, SPAN = 24, DATE = 64, STALE_MS = 3500 };
 
 struct signs {
     const char *heir, *next, *good, *bad, *none, *warn, *dot, *more, *rule, *full, *empty, *scroll;
@@ -186,12 +186,20 @@ struct plan {
     int keys;
 };
 
-static int fault_lines(const struct model *model)
+static bool has_fault(const struct model_link *link)
 {
-    int lines = 0;
-    lines += !model->postgres.up && model->postgres.fault[0];
-    lines += !model->rabbitmq.up && model->rabbitmq.fault[0];
-    return lines;
+    return !link->up && link->fault[0];
+}
+
+/* Long ones get two lines. */
+static int fault_lines_of(const struct model_link *link, int width)
+{
+    return !has_fault(link) ? 0 : (int)strlen(link->fault) > width - FAULT_MARGIN ? 2 : 1;
+}
+
+static int fault_lines(const struct model *model, int width)
+{
+    return fault_lines_of(&model->postgres, width) + fault_lines_of(&model->rabbitmq, width);
 }
 
 static int wanted_roster_lines(const struct model *model)
@@ -199,16 +207,16 @@ static int wanted_roster_lines(const struct model *model)
     return model->snapshot.member_count > 0 ? model->snapshot.member_count : 1;
 }
 
-static struct plan plan_parts(const struct model *model, int height, bool keys)
+static struct plan plan_parts(const struct model *model, const struct layout_view *view)
 {
     struct plan plan = {.feeds = 2, .roster_rule = -1, .roster_titles = -1, .news_rule = -1, .keys = -1};
-    int y = 3;
-    plan.fault_lines = fault_lines(model);
+    int y = 3, height = view->height;
+    plan.fault_lines = fault_lines(model, view->width);
     if (plan.fault_lines > height - 8)
         plan.fault_lines = height > 8 ? height - 8 : 0;
     y += plan.fault_lines;
     int end = height;
-    if (keys && height >= 14)
+    if (view->keys && height >= 14)
         plan.keys = --end;
     if (height >= 14)
         plan.roster_rule = y++;
@@ -229,12 +237,13 @@ static struct plan plan_parts(const struct model *model, int height, bool keys)
 int layout_height(const struct model *model, const struct layout_view *view, int news)
 {
     int roster = wanted_roster_lines(model);
-    return 3 + fault_lines(model) + 2 + (roster > news + 1 ? 2 * roster : roster + 1 + news) + (view->keys ? 1 : 0);
+    return 3 + fault_lines(model, view->width) + 2 + (roster > news + 1 ? 2 * roster : roster + 1 + news) +
+           (view->keys ? 1 : 0);
 }
 
 int layout_news_lines(const struct model *model, const struct layout_view *view)
 {
-    return plan_parts(model, view->height, view->keys).news_lines;
+    return plan_parts(model, view).news_lines;
 }
 
 /* ---- header */
@@ -364,6 +373,26 @@ static int draw_feed(const struct canvas *canvas, int x, const char *name, const
     return put(canvas, 2, x + 1, TEXT, role == LAYOUT_HEIR ? LAYOUT_PLAIN : role, text);
 }
 
+/* Breaks between words. Returns the line after it. */
+static int draw_fault(const struct canvas *canvas, int y, int end, const struct model_link *link)
+{
+    int room = canvas->frame->width - FAULT_MARGIN;
+    const char *text = link->fault;
+    char first[sizeof link->fault];
+    if (fault_lines_of(link, canvas->frame->width) == 2 && y + 1 < end && room > 0) {
+        int cut = room;
+        while (cut > room / 2 && text[cut] != ' ')
+            cut--;
+        if (text[cut] == ' ') {
+            print(first, sizeof first, "%.*s", cut, text);
+            (void)put(canvas, y++, 3, room, LAYOUT_FAULT, first);
+            text += cut + 1;
+        }
+    }
+    (void)put(canvas, y, 3, room, LAYOUT_FAULT, text);
+    return y + 1;
+}
+
 static void draw_feeds(const struct canvas *canvas, const struct plan *plan)
 {
     const struct model *model = canvas->model;
@@ -377,10 +406,10 @@ static void draw_feeds(const struct canvas *canvas, const struct plan *plan)
             (void)put(canvas, 2, x + 3, TEXT, LAYOUT_LOST, text);
     }
     const struct model_link *links[] = {&model->postgres, &model->rabbitmq};
-    int y = plan->feeds + 1;
-    for (int i = 0; i < 2 && y < plan->feeds + 1 + plan->fault_lines; i++) {
-        if (!links[i]->up && links[i]->fault[0])
-            (void)put(canvas, y++, 3, canvas->frame->width - 4, LAYOUT_FAULT, links[i]->fault);
+    int y = plan->feeds + 1, end = y + plan->fault_lines;
+    for (int i = 0; i < 2; i++) {
+        if (has_fault(links[i]) && y < end)
+            y = draw_fault(canvas, y, end, links[i]);
     }
 }
 
@@ -803,7 +832,7 @@ bool layout_draw(struct layout_frame *frame, const struct model *model, const st
     int64_t since_ms = view->now_ms - model->snapshot_ms;
     canvas.stale = !model->postgres.up || since_ms > STALE_MS;
     canvas.database_ms = model->snapshot.database_ms + (canvas.stale ? 0 : since_ms);
-    struct plan plan = plan_parts(model, view->height, view->keys);
+    struct plan plan = plan_parts(model, view);
     draw_title(&canvas);
     draw_summary(&canvas);
     draw_feeds(&canvas, &plan);

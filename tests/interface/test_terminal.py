@@ -1,0 +1,264 @@
+"""The real program in a real terminal against real servers."""
+import json
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+
+from conftest import wait_for  # noqa: F401
+from processes import alive
+
+
+def events(pane):
+    """The news on the screen, as (node, event), top down."""
+    found = re.findall(r"\d\d:\d\d:\d\d  (\S+) +([a-z-]+)", pane.text().split("News", 1)[-1])
+    return [(node, word) for node, word in found]
+
+
+def test_a_succession_is_seen(view, database, group, rabbitmq, exchange):
+    group.accede("ada")
+    pane = view(database, rabbitmq)
+    pane.wait("ada heir for", "● Postgres", "● RabbitMQ", "next in line", "acceded")
+    group.abdicate("ada")
+    pane.wait("no heir", timeout=2)
+    group.accede("bob")
+    pane.wait("♛ bob heir for", timeout=2)
+    lines = pane.lines()
+    assert any(line.startswith("♛") and "bob" in line and "heir" in line for line in lines)
+    assert any(line.startswith("›") and "ada" in line and "next in line" in line for line in lines)
+    assert any(line.startswith("♛") and "acceded" in line for line in lines)
+
+
+def test_news_come_from_the_exchange_without_postgres(view, rabbitmq, exchange):
+    out = exchange(rabbitmq)
+    pane = view("host=127.0.0.1 port=1 dbname=x user=x", rabbitmq)
+    pane.wait("✗ Postgres not reached", "127.0.0.1 port 1", "● RabbitMQ")
+    out.publish(from_wire(1, "registered", "ada"))
+    out.publish(from_wire(2, "acceded", "bob"))
+    pane.wait("registered", "acceded")
+    assert events(pane) == [("ada", "registered"), ("bob", "acceded")]
+
+
+def from_wire(sequence, word="acceded", node="ada", **data):
+    from conftest import event
+    return event(sequence, word, node, **data)
+
+
+def test_each_viewer_has_all_the_news_once(view, database, group, rabbitmq, exchange):
+    out = exchange(rabbitmq)
+    panes = [view(database, rabbitmq), view(database, rabbitmq)]
+    for pane in panes:
+        pane.wait("● RabbitMQ", "registered")
+    for body in group.news():
+        out.publish(body, "tests.registered")
+        out.publish(body, "tests.registered")
+    group.accede("ada")
+    out.publish(group.news()[-1])
+    for pane in panes:
+        pane.wait("acceded")
+        assert events(pane) == [("ada", "registered"), ("bob", "registered"), ("eve", "registered"), ("ada", "acceded")]
+
+
+def test_a_lost_message_is_read_from_postgres(view, database, group, rabbitmq, exchange):
+    out = exchange(rabbitmq)
+    pane = view(database, rabbitmq)
+    pane.wait("● RabbitMQ", "registered")
+    group.accede("ada")
+    group.abdicate("ada")
+    group.accede("bob")
+    out.publish(group.news()[-1])
+    wait_for(lambda: events(pane)[3:] == [("ada", "acceded"), ("ada", "abdicated"), ("bob", "acceded")], 10, "all in order")
+
+
+def test_the_broker_goes_and_comes_back(view, database, group, own_rabbitmq, exchange):
+    group.accede("ada")
+    pane = view(database, own_rabbitmq)
+    pane.wait("● RabbitMQ", "ada heir for")
+    own_rabbitmq.kill()
+    pane.wait("✗ RabbitMQ lost", "● Postgres")
+    group.abdicate("ada")
+    group.accede("bob")
+    pane.wait("♛ bob heir for", "abdicated", timeout=3)
+    own_rabbitmq.start()
+    pane.wait("● RabbitMQ", without=["✗"], timeout=40)
+    out = exchange(own_rabbitmq)
+    group.abdicate("bob")
+    out.publish(group.news()[-1], "tests.abdicated")
+    pane.wait("no heir")
+    wait_for(lambda: [word for _, word in events(pane)] == ["registered"] * 3 + ["acceded", "abdicated"] * 2, 10, "each once")
+
+
+def test_a_frozen_broker_is_noticed(view, database, group, own_rabbitmq):
+    pane = view(database, own_rabbitmq)
+    pane.wait("● RabbitMQ", "● Postgres")
+    own_rabbitmq.freeze()
+    pane.wait("✗ RabbitMQ lost", "● Postgres", timeout=30)
+    own_rabbitmq.thaw()
+    pane.wait("● RabbitMQ", timeout=40)
+
+
+def test_the_database_goes_and_comes_back(view, own_database, rabbitmq, exchange):
+    from conftest import Group
+    group = Group(own_database)
+    for node in ("ada", "bob"):
+        group.register(node)
+    group.accede("ada")
+    out = exchange(rabbitmq)
+    pane = view(own_database, rabbitmq)
+    pane.wait("ada heir for", "● Postgres", "● RabbitMQ")
+    own_database.server.stop("immediate")
+    pane.wait("✗ Postgres lost", "as it was", "ada heir for", "● RabbitMQ")
+    out.publish(from_wire(4, "scheduler-unhealthy", "ada"))
+    pane.wait("scheduler-unhealthy")
+    own_database.server.start()
+    pane.wait("● Postgres", without=["as it was", "✗"], timeout=30)
+    group.abdicate("ada")
+    pane.wait("no heir", "abdicated")
+
+
+def test_a_frozen_database_leaves_the_keys_working(view, own_database, rabbitmq):
+    pane = view(own_database, rabbitmq)
+    pane.wait("● Postgres")
+    own_database.server.freeze()
+    pane.wait("Postgres", "as it was", timeout=15) if "Line of succession" in pane.text() else None
+    pane.keys("q")
+    wait_for(lambda: pane.pane("alternate_on") == "0", 3, "the shell's screen")
+    own_database.server.thaw()
+
+
+def test_garbage_and_hostile_messages(view, database, group, rabbitmq, exchange):
+    out = exchange(rabbitmq)
+    pane = view(database, rabbitmq)
+    pane.wait("● RabbitMQ", "registered")
+    group.accede("ada")
+    good = group.news()[-1]
+    for body in ("", "{", "null", "[]", "42", '"x"', "\x00", "\xff" * 10, "[" * 200000, "x" * 1000000, json.dumps({"a": "b" * 1000000}),
+                 {**good, "id": 7}, {**good, "id": ""}, {**good, "specversion": "2.0"}, {**good, "data": None},
+                 {**good, "data": {"sequence": "1"}}, {**good, "data": {"sequence": -1}}, {**good, "time": "yesterday"},
+                 {**good, "type": "other.acceded"}, {**good, "source": 5}):
+        out.publish(body)
+    rude = from_wire(2 ** 51, "acceded", "\x1b[2J\x1b]0;stolen\x07\u202eevil\r\n\x9b31m", reason="\x1b[31m" + "long " * 1000)
+    out.publish(rude)
+    out.publish(good)
+    pane.wait("unreadable messages", "ada heir for", "acceded")
+    assert any(line.startswith("♛") and "acceded" in line and "ada" in line for line in pane.lines())
+    pane.wait("?[2J")
+    assert "stolen" != pane.pane("pane_title") and "\u202e" not in pane.text()
+    group.abdicate("ada")
+    pane.wait("abdicated", "no heir")
+    assert pane.lines()[0].startswith(" tests"), pane.text()
+
+
+def test_a_resize_storm(view, database, group, rabbitmq):
+    group.accede("ada")
+    pane = view(database, rabbitmq)
+    pane.wait("ada heir for")
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    storm = random.Random(seed)
+    for _ in range(60):
+        pane.resize(storm.randint(10, 160), storm.randint(3, 50))
+    for width, height in ((40, 10), (120, 30), (80, 24)):
+        pane.resize(width, height)
+        pane.wait("ada heir for", "News")
+        wait_for(lambda: len(pane.lines()[0].rstrip()) == width - 1, 5, "the title line at full width")
+    assert alive(pane.child())
+
+
+def test_news_scroll(view, database, group):
+    group.accede("ada")
+    for number in range(60):
+        group.beat("ada", news=[{"event": "scheduler-started", "id": f"00000000-0000-0000-0000-{number:012}",
+                                 "data": {"number": number}}])
+    pane = view(database)
+    pane.wait("number 59")
+    pane.keys("Up")
+    pane.wait("1 newer below", without=["number 59"])
+    pane.keys("Down")
+    pane.wait("number 59", without=["newer below"])
+    pane.keys("PageUp")
+    pane.wait("newer below", without=["number 59"])
+    kept = events(pane), [line for line in pane.lines() if "number" in line]
+    group.beat("ada", news=[{"event": "scheduler-exited", "id": "00000000-0000-0000-0000-000000000999", "data": {}}])
+    pane.wait(f"{int(re.search('([0-9]+) newer', pane.text()).group(1)) + 0} newer below")
+    assert (events(pane), [line for line in pane.lines() if "number" in line]) == kept
+    pane.keys("Home")
+    pane.wait("registered", "newer below")
+    pane.keys("End")
+    pane.wait("scheduler-exited", without=["newer below"])
+
+
+def leave(pane, how):
+    """Ends the interface, then checks that the terminal is as it was."""
+    how()
+    pane.wait(pane.command.split()[-1][-20:], timeout=10)
+    wait_for(lambda: pane.child() is None, 10, "the end of the interface")
+    assert pane.pane("alternate_on") == "0"
+    assert pane.pane("cursor_flag") == "1"
+    pane.type("echo back; stty -a >/dev/null")
+    pane.wait("back\n")
+    assert pane.modes() == pane.before
+
+
+def test_q_restores_the_terminal(view, database, group):
+    pane = view(database)
+    pane.wait("ada", "next in line")
+    assert pane.pane("alternate_on") == "1" and pane.modes() != pane.before
+    leave(pane, lambda: pane.keys("q"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGSEGV", "SIGABRT", "SIGBUS"])
+def test_signals_restore_the_terminal(view, database, group, name):
+    pane = view(database)
+    pane.wait("ada", "next in line")
+    leave(pane, lambda: os.kill(pane.child(), getattr(signal, name)))
+
+
+def test_control_z_and_back(view, database, group):
+    pane = view(database)
+    pane.wait("ada", "next in line")
+    pane.keys("C-z")
+    wait_for(lambda: pane.pane("alternate_on") == "0", 5, "the shell's screen")
+    pane.type("fg")
+    pane.wait("next in line", "News")
+    leave(pane, lambda: pane.keys("q"))
+
+
+def test_faults_at_the_start_are_on_the_screen(view, empty_database):
+    pane = view(empty_database)
+    pane.wait('no schema "heirflow"', "heirflow migrate", "not reached")
+    pane.keys("q")
+
+
+def test_without_colour_and_without_unicode(view, database, group):
+    group.accede("ada")
+    coloured = view(database, term="screen-256color")
+    coloured.wait("ada heir for")
+    assert "\x1b[32m" in coloured.colours() or "\x1b[1m\x1b[32m" in coloured.colours() or ";32" in coloured.colours()
+    plain = view(database, environment="NO_COLOR=1 LC_ALL=C")
+    text = plain.wait("ada heir for", "* ")
+    assert text.isascii()
+    assert not re.search("\x1b\\[[0-9;]*3[0-7]", plain.colours())
+
+
+def test_an_unknown_terminal_is_said(view, database):
+    pane = view(database, environment="TERM=no-such-terminal")
+    pane.wait('the terminal type "no-such-terminal"')
+
+
+def test_idle_costs_next_to_nothing(view, database, group, rabbitmq):
+    group.accede("ada")
+    pane = view(database, rabbitmq)
+    pane.wait("ada heir for", "● RabbitMQ")
+
+    def ticks():
+        with open(f"/proc/{pane.child()}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+    began, before = time.monotonic(), ticks()
+    wait_for(lambda: time.monotonic() - began > 5, 10)
+    share = (ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - began)
+    assert share < 0.03, share  # 0.01 on a quiet machine; the test's own is shared
