@@ -78,7 +78,7 @@ static void report_fault(struct consumer *self, const struct error *error)
     (void)pthread_mutex_lock(&self->lock);
     self->up = false;
     self->has_fault = true;
-    (void)strcpy(self->fault, error->text);
+    memcpy(self->fault, error->text, sizeof self->fault);
     announce(self);
     (void)pthread_mutex_unlock(&self->lock);
 }
@@ -112,7 +112,7 @@ static bool check_reply(struct broker *broker, const char *doing, struct error *
     return reply.reply_type == AMQP_RESPONSE_NORMAL || broker_fail_reply(broker, doing, reply, error);
 }
 
-static bool declare_queue(struct consumer *self, struct broker *broker, char queue[256], struct error *error)
+static bool declare_queue(struct broker *broker, char queue[256], struct error *error)
 {
     amqp_table_entry_t limit = {.key = amqp_cstring_bytes("x-max-length"),
                                 .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = QUEUE_MESSAGES}};
@@ -132,7 +132,7 @@ static bool subscribe(struct consumer *self, struct broker *broker, char queue[2
     (void)amqp_set_rpc_timeout(broker->connection, &answer); /* fails for negative values only */
     char key[300];
     (void)snprintf(key, sizeof key, "%s.#", self->config->group);
-    if (!declare_queue(self, broker, queue, error))
+    if (!declare_queue(broker, queue, error))
         return false;
     amqp_queue_bind(broker->connection, BROKER_CHANNEL, amqp_cstring_bytes(queue),
                     amqp_cstring_bytes(self->config->rabbitmq.exchange), amqp_cstring_bytes(key), amqp_empty_table);
@@ -170,7 +170,7 @@ static bool consume(struct consumer *self, struct broker *broker, const char *qu
 {
     int64_t word_ms = clock_now_ms();
     while (!stopping(self)) {
-        struct timeval wait = {.tv_usec = WAIT_MS * 1000};
+        struct timeval wait = {.tv_usec = WAIT_MS * 1000L};
         amqp_envelope_t envelope;
         amqp_maybe_release_buffers(broker->connection);
         amqp_rpc_reply_t reply = amqp_consume_message(broker->connection, &envelope, &wait, 0);

@@ -41,7 +41,7 @@ static int64_t time_from(const char *text)
     int hours = 0, minutes = 0;
     if (*rest == '+' || *rest == '-') {
         (void)sscanf(rest + 1, "%2d:%2d", &hours, &minutes); /* what is missing stays 0 */
-        at_ms -= (*rest == '-' ? -1 : 1) * (hours * 60 + minutes) * (int64_t)60000;
+        at_ms -= (*rest == '-' ? -1 : 1) * (hours * INT64_C(60) + minutes) * 60000;
     }
     return at_ms;
 }
@@ -123,8 +123,10 @@ static void append_detail(char *text, size_t size, const char *key, const json_t
     } else if (length > 3 && strcmp(name + length - 3, "_id") == 0) {
         name[length - 3] = '\0';
     }
-    for (char *at = name; *at; at++)
-        *at = *at == '_' ? ' ' : *at;
+    for (char *at = name; *at; at++) {
+        if (*at == '_')
+            *at = ' ';
+    }
     if (json_is_string(value))
         (void)snprintf(shown, sizeof shown, "%s", json_string_value(value));
     else if (json_is_integer(value))

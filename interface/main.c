@@ -18,7 +18,7 @@
 #include "layout.h"
 #include "screen.h"
 
-enum { APART_MS = 30, ONCE_NEWS = 20, ONCE_WAIT_MS = 5000, PLAIN_WIDTH = 80, LEAST_WIDTH = 40 };
+enum { APART_MS = 30, ONCE_NEWS = 20, ONCE_WAIT_MS = 5000, PLAIN_WIDTH = 80, LEAST_WIDTH = 40, SIGNALS = 5 };
 
 static const char help[] =
     "heirflow-interface - who runs the scheduler, who is next, and the news of the group\n"
@@ -57,7 +57,7 @@ struct app {
     uv_timer_t paint; /* the next draw */
     uv_timer_t limit; /* of --once */
     uv_poll_t input;
-    uv_signal_t signals[5];
+    uv_signal_t signals[SIGNALS];
     int64_t painted_ms;
 };
 
@@ -68,9 +68,10 @@ static int64_t wall_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void close_handle(uv_handle_t *handle, void *data)
+/* Those never initialised have no loop. */
+static void close_handle(uv_handle_t *handle)
 {
-    if (!uv_is_closing(handle))
+    if (handle->loop && !uv_is_closing(handle))
         uv_close(handle, NULL);
 }
 
@@ -82,15 +83,11 @@ static void stop(struct app *app, int exit_code)
     app->exit_code = exit_code;
     screen_close(); /* first of all: closing connections may take a moment */
     feed_stop(app->feed);
-    uv_handle_t *own[] = {(uv_handle_t *)&app->paint, (uv_handle_t *)&app->limit, (uv_handle_t *)&app->input};
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-        if (own[i]->loop)
-            close_handle(own[i], NULL);
-    }
-    for (size_t i = 0; i < sizeof app->signals / sizeof *app->signals; i++) {
-        if (app->signals[i].loop)
-            close_handle((uv_handle_t *)&app->signals[i], NULL);
-    }
+    close_handle((uv_handle_t *)&app->paint);
+    close_handle((uv_handle_t *)&app->limit);
+    close_handle((uv_handle_t *)&app->input);
+    for (int i = 0; i < SIGNALS; i++)
+        close_handle((uv_handle_t *)&app->signals[i]);
 }
 
 /* ---- on a terminal */
@@ -203,8 +200,8 @@ static void on_change(void *data)
 
 static bool watch_terminal(struct app *app, struct error *error)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGWINCH, SIGTSTP};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGWINCH, SIGTSTP};
+    for (int i = 0; i < SIGNALS; i++) {
         (void)uv_signal_init(&app->loop, &app->signals[i]); /* cannot fail once the loop is there */
         app->signals[i].data = app;
         (void)uv_signal_start(&app->signals[i], on_signal, numbers[i]); /* curses then leaves them to us */

@@ -18,18 +18,22 @@ def events(pane):
     return [(node, word) for node, word in found]
 
 
+def has_line(pane, sign, *parts):
+    return any(line.startswith(sign) and all(part in line for part in parts) for line in pane.lines())
+
+
 def test_a_succession_is_seen(view, database, group, rabbitmq, exchange):
     group.accede("ada")
     pane = view(database, rabbitmq)
     pane.wait("ada heir for", "● Postgres", "● RabbitMQ", "next in line", "acceded")
     group.abdicate("ada")
     pane.wait("no heir", timeout=2)
+    group.beat("ada")
     group.accede("bob")
     pane.wait("♛ bob heir for", timeout=2)
-    lines = pane.lines()
-    assert any(line.startswith("♛") and "bob" in line and "heir" in line for line in lines)
-    assert any(line.startswith("›") and "ada" in line and "next in line" in line for line in lines)
-    assert any(line.startswith("♛") and "acceded" in line for line in lines)
+    wait_for(lambda: has_line(pane, "♛", "bob", "heir"), 2)
+    wait_for(lambda: has_line(pane, "›", "ada", "next in line"), 2)
+    wait_for(lambda: has_line(pane, "♛", "bob", "acceded"), 2)
 
 
 def test_news_come_from_the_exchange_without_postgres(view, rabbitmq, exchange):
@@ -144,7 +148,7 @@ def test_garbage_and_hostile_messages(view, database, group, rabbitmq, exchange)
     out.publish(rude)
     out.publish(good)
     pane.wait("unreadable messages", "ada heir for", "acceded")
-    assert any(line.startswith("♛") and "acceded" in line and "ada" in line for line in pane.lines())
+    wait_for(lambda: has_line(pane, "♛", "acceded", "ada"), 10)
     pane.wait("?[2J")
     assert "stolen" != pane.pane("pane_title") and "\u202e" not in pane.text()
     group.abdicate("ada")
@@ -215,6 +219,14 @@ def test_signals_restore_the_terminal(view, database, group, name):
     pane = view(database)
     pane.wait("ada", "next in line")
     leave(pane, lambda: os.kill(pane.child(), getattr(signal, name)))
+
+
+def test_a_terminal_that_vanishes_ends_it(view, database, group, rabbitmq):
+    pane = view(database, rabbitmq)
+    pane.wait("ada", "next in line")
+    pid = pane.child()
+    pane.close()
+    wait_for(lambda: not alive(pid), 10, "the end of the interface")
 
 
 def test_control_z_and_back(view, database, group):

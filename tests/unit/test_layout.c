@@ -207,9 +207,12 @@ static void draws_beginnings(void **state)
     model_link_word(&model.postgres, now_ms);
     compare("unknown_group_80x24", &model, &view);
     struct model_snapshot vacant;
-    begin_roster(&vacant, 1)->heir[0] = '\0';
+    begin_roster(&vacant, 2)->heir[0] = '\0';
     vacant.paused = true;
     add_member(&vacant, "sched2", MODEL_STANDBY, "paused", 100, HOUR);
+    add_member(&vacant, "sched1", MODEL_STANDBY, "not seen for a lease", 8000, 2 * HOUR);
+    (void)strcpy(vacant.members[1].scheduler.state, "running");
+    vacant.members[1].scheduler.pid = 48213;
     model_take_snapshot(&model, &vacant, now_ms, now_ms);
     compare("vacant_and_paused_80x24", &model, &view);
     model_finish(&model);
