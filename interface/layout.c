@@ -566,9 +566,8 @@ static void draw_scheduler(const struct canvas *canvas, int y, const struct colu
     }
     if (heir)
         print(text, sizeof text, "%s %s", columns->width[SCHEDULER] < 15 && up[0] ? "up" : state, up);
-    else
-        print(text, sizeof text, "%s, was %s %s", member->reason, state,
-              pid); /* its last word, when it still was the heir */
+    else /* its last word, from when it was the heir */
+        print(text, sizeof text, "%s, was %s %s", member->reason, state, pid);
     put_column(canvas, y, columns, SCHEDULER, role, text);
 }
 
