@@ -383,8 +383,9 @@ static bool reader_gone(void)
 struct reading {
     const struct config *config;
     const struct options *options;
-    int64_t after; /* last sequence printed; -1: not begun */
-    int64_t left;  /* how many may still be printed; -1: no limit */
+    int64_t after;   /* last sequence printed; -1: not begun */
+    int64_t left;    /* how many may still be printed; -1: no limit */
+    char told[1024]; /* why the database is away, once told: not again every second */
 };
 
 /* Where to begin; false without an error text for an unknown group. */
@@ -450,8 +451,12 @@ static int read_news(struct reading *reading, bool *ret_again)
     bool begun = reading->after >= 0, follows = reading->options->follow;
     if (!open_session(reading->config, "heirflow news", follows ? "heirflow_news" : NULL, &session, &error)) {
         *ret_again = begun && error.retryable;
+        if (*ret_again && strcmp(reading->told, error.text) == 0)
+            return error.exit_code;
+        (void)snprintf(reading->told, sizeof reading->told, "%s", error.text);
         return fail("news", &error);
     }
+    reading->told[0] = '\0';
     if (!begun && !begin_reading(session, reading, &error))
         code = error.text[0] ? fail("news", &error) : refuse_group(session, reading->config, "news");
     else if (!(follows ? follow : read_on)(session, reading, &error)) {
@@ -472,7 +477,7 @@ int commands_news(const struct config *config, const struct options *options)
         int code = read_news(&reading, &again);
         if (code == EXIT_CODE_OK && reader_gone())
             _exit(EXIT_CODE_OK); /* nothing is left to flush to */
-        if (!again)
+        if (!again || reader_gone())
             return code;
         (void)usleep(RECONNECT_MS * 1000);
     }

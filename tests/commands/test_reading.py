@@ -157,10 +157,13 @@ def test_news_follow_outlives_a_restart_of_the_database(heirflow, own_database, 
     follow(heirflow, own_database, folder)
     news = folder / "news"
     wait_for(lambda: "registered ada" in news.read_text())
-    own_database.server.restart()
+    own_database.server.stop()
+    wait_for(lambda: "refused" in news.read_text())
+    own_database.server.start()
     Member(own_database, "bob")
     wait_for(lambda: "registered bob" in news.read_text(), 20, news.read_text)
     assert news.read_text().count("registered ada") == 1
+    assert news.read_text().count("refused") == 1
 
 
 def test_news_follow_ends_with_its_reader(heirflow, database, roster):
