@@ -422,8 +422,8 @@ int keeper_main(void)
     }
     (void)close(KEEPER_SPEC_FD);
     settle_descriptors();
-    (void)prctl(PR_SET_DUMPABLE,
-                0); /* our memory and environment hold the password; a scheduler of our own user may not look */
+    /* memory and environment hold the password, and a scheduler of our own user must not look */
+    (void)prctl(PR_SET_DUMPABLE, 0);
     (void)prctl(PR_SET_NAME, "heirflow-keeper");
     if (!open_events(&self)) {
         report(&self, KEEPER_START_FAILED, "the keeper has no descriptors left; raise the limit (LimitNOFILE)");

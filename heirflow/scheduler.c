@@ -147,7 +147,7 @@ static bool explain_exec(const char *command, const char *path, int cause, struc
 {
     if (cause == ENOENT && !path)
         return error_set(error, EXIT_CODE_NEGATIVE,
-                         "command \"%s\" is nowhere in PATH (%s); give its full path in scheduler.command", command,
+                         "command \"%s\" is nowhere in PATH (%.200s); give its full path in scheduler.command", command,
                          getenv("PATH") ? getenv("PATH") : "");
     if (cause == ENOENT && access(path, F_OK) == 0)
         return error_set(error, EXIT_CODE_NEGATIVE,

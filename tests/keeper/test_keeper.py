@@ -13,6 +13,7 @@ from processes import wait_for
 
 PYTHON = "/usr/bin/python3"
 LEASE_MS = 1000
+LONG_MS = 600000  # for what must happen long before the lease ends
 
 IGNORES_SIGTERM = """
 import signal, sys, time
@@ -147,19 +148,19 @@ def test_frozen_wrapper(family, containment):
 
 
 def test_killed_wrapper(family):
-    driver = family()
+    driver = family(lease_ms=LONG_MS)
     driver.kill()
     wait_until_dead(driver.pids)
 
 
 def test_killed_wrapper_of_a_scheduler_in_disguise(family):
-    driver = family(IN_DISGUISE)
+    driver = family(IN_DISGUISE, lease_ms=LONG_MS)
     driver.kill()
     wait_until_dead(driver.pids)
 
 
 def test_killed_wrapper_while_stopping(drive, containment, folder):
-    driver = drive(containment, [PYTHON, "-c", IGNORES_SIGTERM, folder / "mark"])
+    driver = drive(containment, [PYTHON, "-c", IGNORES_SIGTERM, folder / "mark"], lease_ms=LONG_MS)
     pid = driver.wait_for("started")["pid"]
     wait_for(lambda: "ready" in read(folder / "mark"), 10, "the handler")
     driver.say("stop 5000000")
@@ -194,7 +195,7 @@ def test_thawed_keeper_keeps_its_old_timetable(family, containment):
     wait_for(lambda: len(driver.seen("echo")) >= 1, 10, "an echo")
     processes.send(keeper, signal.SIGSTOP)
     wait_for(lambda: now_ms() > max(event["deadline_ms"] for event in driver.seen("echo")) + 200, 5, "the deadline to pass")
-    driver.say("deadline 5000")
+    driver.say(f"deadline {LONG_MS}")
     driver.say("restart")
     processes.send(keeper, signal.SIGCONT)
     driver.wait_for("tree_dead")
