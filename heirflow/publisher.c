@@ -29,6 +29,11 @@ bool publisher_send(struct publisher *self, const struct message *message, struc
     amqp_bytes_t body = {.len = message->length, .bytes = (void *)(uintptr_t)message->body};
     int status = amqp_basic_publish(self->broker->connection, BROKER_CHANNEL, amqp_cstring_bytes(self->exchange),
                                     amqp_cstring_bytes(message->routing_key), false, false, &properties, body);
+    if (status == AMQP_STATUS_SOCKET_ERROR)
+        return error_set_retryable(error, EXIT_CODE_BROKER,
+                                   "broker %s: the connection was lost or took nothing for 10 s; if that lasts, look for a "
+                                   "memory or disk alarm there",
+                                   self->broker->name);
     if (status != AMQP_STATUS_OK)
         return broker_fail_status(self->broker, PUBLISHING, status, error);
     self->sent++;
