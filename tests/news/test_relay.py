@@ -88,6 +88,7 @@ def test_claim_of_another_member_holds_until_it_is_old(relay, outbox, database, 
     bob = relay(database, rabbitmq, node="bob")
     bob.wake(2)
     bob.stop()
+    assert one.take(lambda sequences: True) == []
     assert outbox.published() == 0 and database.value("select member_id from relay") == 9
     database.query("update relay set claimed_at = clock_timestamp() - interval '16 s'")
     relay(database, rabbitmq, node="bob").wake(2)
