@@ -146,6 +146,15 @@ language sql stable as $$
 $$;
 comment on function may_lead(roster, throne, timestamptz) is 'live, eligible, not retired and not already the holder';
 
+create function named_successor(t throne, at timestamptz) returns bigint
+language sql stable as $$
+    select r.member_id from roster r
+     where t.member_id is null and r.group_name = t.group_name and r.member_id = t.named_member_id and may_lead(r, t, at)
+       and at between t.named_at and t.named_at + t.lease_ms / 3 * interval '1 millisecond'
+$$;
+comment on function named_successor(throne, timestamptz) is
+    'the member whom an abdication named, while it takes precedence: a third of the lease. Null if there is none.';
+
 create function tell(p_group text, p_event text, p_node text, p_source text, p_term bigint, p_reason text,
                      p_data jsonb default '{}', p_id uuid default null) returns void
 language plpgsql volatile as $$
@@ -215,7 +224,7 @@ declare
     v_identity text := server_identity();
     v_rank bigint;
     v_elders bigint;
-    v_named boolean;
+    v_named bigint;
     v_heartbeat_ms bigint;
     v_since_beat_ms bigint;
 begin
@@ -231,10 +240,7 @@ begin
            count(*) filter (where may_lead(r, t, v_now))
       into v_rank, v_elders
       from roster r where r.group_name = p_group and r.member_id < me.member_id;
-    v_named := t.member_id is null and exists (
-        select from roster r where r.group_name = p_group and r.member_id = t.named_member_id
-           and may_lead(r, t, v_now)
-           and v_now between t.named_at and t.named_at + t.lease_ms / 3 * interval '1 millisecond');
+    v_named := named_successor(t, v_now);
     select * into heir from roster where group_name = p_group and member_id = t.member_id;
     v_heartbeat_ms := greatest(coalesce((heir.self->>'heartbeat_ms')::bigint, t.lease_ms / 6), 1);
     v_since_beat_ms := greatest(extract(epoch from v_now - t.renewed_at) * 1000, 0)::bigint;
@@ -247,8 +253,8 @@ begin
         'known', me.member_id is not null, 'member_id', me.member_id,
         'retired', is_retired(p_group, me.node),
         'rank', v_rank, 'eldest', v_elders = 0,
-        'named', v_named and t.named_member_id = me.member_id,
-        'held_back', v_named and t.named_member_id is distinct from me.member_id,
+        'named', coalesce(v_named = me.member_id, false),
+        'held_back', v_named is not null and v_named is distinct from me.member_id,
         'last_seat', t.last_seat = p_seat,
         'request', case when t.member_id = me.member_id and t.incarnation = me.incarnation then t.request end,
         -- just after the heir's next expected beat, so that the observation of a lease starts as early as it can
@@ -380,7 +386,7 @@ declare
     v_now timestamptz;
     v_identity text := server_identity();
     v_refused text;
-    v_named boolean;
+    v_named bigint;
     v_term bigint;
     v_heir text;
 begin
@@ -389,10 +395,7 @@ begin
     v_now := clock_timestamp();
     select * into me from roster
      where group_name = p_group and seat = p_seat and member_id = p_member and incarnation = p_incarnation and present;
-    v_named := t.member_id is null and exists (
-        select from roster r where r.group_name = p_group and r.member_id = t.named_member_id
-           and may_lead(r, t, v_now)
-           and v_now between t.named_at and t.named_at + t.lease_ms / 3 * interval '1 millisecond');
+    v_named := named_successor(t, v_now);
     v_refused := case
         when me.member_id is null then 'unknown'
         when (v_identity, t.member_id, t.incarnation, t.term, t.beat)
@@ -401,8 +404,8 @@ begin
         when is_retired(p_group, me.node) then 'retired'
         when t.paused and t.last_seat is distinct from p_seat then 'paused'
         when t.paused or p_seniority_yields then null
-        when v_named and t.named_member_id = p_member then null
-        when v_named then 'held-back'
+        when v_named = p_member then null
+        when v_named is not null then 'held-back'
         when exists (select from roster r where r.group_name = p_group and r.member_id < p_member
                         and may_lead(r, t, v_now)) then 'not-eldest'
         end;
