@@ -10,7 +10,6 @@
 #include "clock.h"
 
 #define CALL_MS 10000
-#define PREFLIGHT_MS 2000
 #define MIGRATION_MS 120000
 #define WAIT_FOR_OTHERS_MS 60000
 #define LOCK_ATTEMPTS 10
@@ -94,20 +93,6 @@ bool migrate_check_version(struct postgres_session *session, const char *schema,
                          "schema \"%s\" has version %d, this program needs %d: run `heirflow migrate`", schema,
                          state.version, migrate_newest_version());
     return state.version <= migrate_newest_version() + 1 || refuse_newer(schema, state.version, error);
-}
-
-bool migrate_preflight(const struct config *config, struct error *error)
-{
-    struct postgres_settings settings = {.conninfo = config->postgres,
-                                         .application_name = "heirflow run",
-                                         .schema = config->schema,
-                                         .attempt_ms = PREFLIGHT_MS};
-    struct postgres_session *session = NULL;
-    if (!postgres_session_open(&settings, PREFLIGHT_MS, &session, error))
-        return true;
-    bool fits = migrate_check_version(session, config->schema, error) || error->retryable;
-    postgres_session_close(session);
-    return fits;
 }
 
 /* ---- applying */

@@ -19,7 +19,3 @@ int migrate_run(const struct config *config);
 /* Can this program work with the schema as it is? It can with its own version and with the next. Errors name the remedy,
  * `heirflow migrate` or an upgrade of this node; they are retryable only if the connection broke. */
 bool migrate_check_version(struct postgres_session *session, const char *schema, struct error *error);
-
-/* For the start of `heirflow run`: false only if the database answers and its schema does not fit. One that does not
- * answer, or lets nobody in, may do so later, which is for the wrapper to await. */
-bool migrate_preflight(const struct config *config, struct error *error);

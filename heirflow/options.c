@@ -15,7 +15,7 @@
 static int run_wrapper(const struct config *config, const struct options *options)
 {
     struct error error;
-    if (check_runnable(config, &error) && migrate_preflight(config, &error))
+    if (check_runnable(config, &error))
         return wrapper_run(config);
     fprintf(stderr, "heirflow run: %s\n", error.text);
     return error.exit_code;

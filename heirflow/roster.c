@@ -115,7 +115,9 @@ static void add_remedy(struct error *error)
     static const struct {
         const char *state, *text;
     } remedies[] = {
-        {"(SQLSTATE 42883)", "the database lacks Heirflow's schema, or an older program made it: run `heirflow migrate`"},
+        {"(SQLSTATE 42883)",
+         "the schema is missing, older than this program, or closed to this user: run `heirflow migrate`, and "
+         "grant heirflow_member to the user"},
         {"(SQLSTATE 3F000)", "the database lacks Heirflow's schema: run `heirflow migrate`"},
         {"(SQLSTATE 42501)", "this user lacks rights: grant heirflow_member to it"},
     };

@@ -25,55 +25,6 @@ def test_database_down_at_the_start_is_said_once_and_waited_for(wrapper, witness
     assert "refused" in said[0]
 
 
-def test_missing_schema_is_said_with_its_remedy(wrapper, empty_database):
-    ada = wrapper("ada", database=empty_database)
-    wait_for(lambda: "heirflow migrate" in ada.log(), 10, lambda: "the remedy:\n" + ada.log())
-    assert ada.running()
-    ada.terminate()
-    assert ada.wait() == 0
-
-
-def test_a_schema_two_versions_ahead_is_refused(wrapper, database):
-    database.query("insert into schema_version (version, name) values (1000, 'from the future')")
-    ada = wrapper("ada", database=database)
-    wait_for(lambda: "upgrade heirflow on this node" in ada.log(), 10, lambda: ada.log())
-    assert database.value("select count(*) from roster") == 0
-
-
-def test_missing_rights_are_said_with_their_remedy(wrapper, database):
-    role = database.name + "_nobody"
-    database.query(f"create role {role} login")
-    ada = wrapper("ada", database=database.dsn.replace("user=postgres", f"user={role}"))
-    wait_for(lambda: "heirflow_member" in ada.log() or "heirflow migrate" in ada.log(), 10, lambda: ada.log())
-    database.query(f"grant heirflow_member to {role}")
-    ada.wait_for_event("standby")
-    ada.terminate()
-    assert ada.wait() == 0
-    database.query(f"drop role {role}")
-
-
-def test_wrong_password_is_said_without_it(wrapper, own_database):
-    own_database.query("create role guarded login password 'open sesame'")
-    hba = own_database.server.data / "pg_hba.conf" if hasattr(own_database.server, "data") else None
-    if hba is not None:
-        hba.write_text("host all guarded all scram-sha-256\n" + hba.read_text())
-        own_database.query("select pg_reload_conf()")
-    dsn = own_database.dsn.replace("user=postgres", "user=guarded") + " password=wrong-secret"
-    ada = wrapper("ada", database=dsn)
-    wait_for(lambda: "password authentication failed" in ada.log(), 10, lambda: ada.log())
-    assert "wrong-secret" not in ada.log() and "sesame" not in ada.log()
-    assert ada.running()
-
-
-def test_two_wrappers_with_one_run_directory(wrapper, witness, database):
-    ada = wrapper("ada", database=database, command=witness.command())
-    wait_until_runs(witness, "ada")
-    twin = wrapper("twin", database=database, command=witness.command(), run_directory=ada.configuration["run_directory"])
-    assert twin.wait(10) != 0
-    assert f"pid {ada.pid}" in twin.log() and "run_directory" in twin.log()
-    assert witness.running_on() == "ada"
-
-
 def test_slow_stop_is_waited_for(wrapper, witness, database):
     command = ["sh", "-c", "trap 'while [ ! -e %s/go ]; do :; done; exit 0' TERM; " % witness.folder.parent
                + " ".join(witness.command()) + " & while :; do wait; done"]
