@@ -9,7 +9,8 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from driver import Driver  # noqa: E402
+from driver import Driver, leaves  # noqa: E402
+from processes import wait_for  # noqa: E402
 
 CONTAINMENTS = ["namespace", "user namespace", "cgroup", "subreaper"]
 
@@ -49,5 +50,24 @@ def drive(driver_program, folder):
     def start(containment, command, environ=None, **spec):
         environment, preexec = arguments(containment, environ)
         spec = {"run_directory": str(folder / "run"), "command": [str(word) for word in command]} | spec
-        return Driver(driver_program, ["run", json.dumps(spec)], environment, preexec)
-    return start
+        drivers.append(Driver(driver_program, ["run", json.dumps(spec)], environment, preexec))
+        return drivers[-1]
+
+    drivers = []
+    yield start
+    for driver in drivers:
+        driver.kill()
+    for seat in {event["seat"] for driver in drivers for event in driver.seen("seat")}:
+        wait_for(lambda: not any([remains(leaf) for leaf in leaves(seat)]), 20, f"the cgroup of seat {seat} to be empty")
+
+
+def remains(leaf):
+    """Where a test killed or froze the keeper nobody else is left to remove it."""
+    try:
+        (leaf / "cgroup.kill").write_text("1")
+        leaf.rmdir()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,6 +1,5 @@
 """The keeper against schedulers of every kind, in every kind of containment: nothing of a tree survives its end."""
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import time
 
 import processes
 import pytest
-from driver import now_ms, read, wait_until_dead
+from driver import leaves, now_ms, read, wait_until_dead
 from processes import wait_for
 
 PYTHON = "/usr/bin/python3"
@@ -81,8 +80,7 @@ def family(drive, containment, folder):
 
 
 def leaf_of(driver):
-    seat = driver.wait_for("seat")["seat"]
-    return list(pathlib.Path("/sys/fs/cgroup").rglob(f"heirflow-{seat}"))
+    return leaves(driver.wait_for("seat")["seat"])
 
 
 def test_stop_is_graceful(drive, containment, folder):
