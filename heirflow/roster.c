@@ -131,7 +131,7 @@ static void on_result(void *data, const PGresult *result, const char *warning, c
 {
     struct roster *self = data;
     struct roster_reply reply;
-    struct error error;
+    struct error error = {0};
     if (!result)
         error = *cause;
     else if (warning && (self->renew || self->request == REQUEST_ACCEDE))

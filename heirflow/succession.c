@@ -368,6 +368,7 @@ static void accept_registration(struct succession *self, const struct event *eve
         self->retry_at_ms = event->now_ms + heartbeat_ms(self) / 4;
         return;
     }
+    assert(event->observation);
     self->member_id = event->observation->member_id;
     copy_text(self->incarnation, sizeof self->incarnation, event->observation->incarnation);
     self->beat_at_ms = event->now_ms + heartbeat_ms(self);
