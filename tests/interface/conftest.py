@@ -3,7 +3,6 @@ import json
 import os
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -220,6 +219,3 @@ def event(sequence, word="acceded", node="ada", group=GROUP, **data):
             "subject": node, "time": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
             "datacontenttype": "application/json", "data": {"sequence": sequence, "term": 1, "reason": None, **data}}
 
-
-def signal_number(name):
-    return getattr(signal, name)
