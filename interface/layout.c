@@ -115,7 +115,7 @@ static void say_duration(char text[SPAN], int64_t ms)
         (void)snprintf(text, SPAN, "%dm%02ds", (int)(s / 60), (int)(s % 60));
     else if (s < 86400)
         (void)snprintf(text, SPAN, "%dh%02dm", (int)(s / 3600), (int)(s / 60 % 60));
-    else if (s < 86400 * 1000)
+    else if (s < 86400 * INT64_C(1000))
         (void)snprintf(text, SPAN, "%dd%dh", (int)(s / 86400), (int)(s / 3600 % 24));
     else
         (void)snprintf(text, SPAN, "%lldd", (long long)(s / 86400));
