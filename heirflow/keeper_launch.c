@@ -73,8 +73,9 @@ static void enter_namespaces(const struct child *child)
     (void)close(child->go[1]); /* else the parent's death would not end the wait */
     if (child->user_namespace && read(child->go[0], &byte, 1) != 1)
         fail(child, STEP_MAPS);
-    /* mounts made on the node later still come in, ours do not go out */
-    if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    /* mounts made on the node later still come in, ours do not go out; in a chroot "/" may be no mount, but /proc is one */
+    if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 &&
+        (errno != EINVAL || mount("none", "/proc", NULL, MS_REC | MS_SLAVE, NULL) < 0))
         fail(child, STEP_MOUNTS);
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         fail(child, STEP_PROC);

@@ -4,6 +4,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -31,8 +32,23 @@ def driver_program(build, worker_folder):
     return str(path)
 
 
+def missing(containment):
+    """Why this machine has no such containment, or None. A chroot has no user namespaces, a container often no cgroups."""
+    if containment == "user namespace" and subprocess.run(["unshare", "--user", "true"], preexec_fn=become_nobody,
+                                                          capture_output=True).returncode:
+        return "no unprivileged user namespaces here"
+    if containment == "cgroup":
+        mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+        if not any(words[2] == "cgroup2" and "rw" in words[3].split(",") for words in mounts):
+            return "no writable cgroup v2 here"
+    return None
+
+
 @pytest.fixture(params=CONTAINMENTS)
 def containment(request):
+    why = missing(request.param)
+    if why:
+        pytest.skip(why)
     return request.param
 
 

@@ -106,7 +106,8 @@ def test_a_closed_terminal_ends_everything(quickstart):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_while_it_starts_ends_everything(quickstart, number):
-    started = quickstart("--drill", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = quickstart("--drill", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # which test runs may ignore
     wait_for(lambda: list(quickstart.temporary.glob("*/rabbitmq")), 60, "the servers to start")
     started.send_signal(number)
     assert started.wait(60) == 130, started.stdout.read()
