@@ -1,4 +1,5 @@
-"""Prints "PASSED FAILED" of a JUnit report, and the name of every skipped test, which counts as neither."""
+"""Prints "PASSED FAILED" of a JUnit report, and why how many tests were skipped, which count as neither."""
+import collections
 import sys
 import xml.etree.ElementTree
 
@@ -8,11 +9,14 @@ except xml.etree.ElementTree.ParseError:
     print(0, 1)  # pytest itself failed
     sys.exit()
 passed = failed = 0
+skipped = collections.Counter()
 for case in root.iter("testcase"):
     if case.find("skipped") is not None:
-        print(f"skipped: {case.get('name')}: {case.find('skipped').get('message')}", file=sys.stderr)
+        skipped[case.find("skipped").get("message")] += 1
     elif case.find("failure") is not None or case.find("error") is not None:
         failed += 1
     else:
         passed += 1
+for why, count in skipped.items():
+    print(f"{count} skipped: {why}", file=sys.stderr)
 print(passed, failed)
