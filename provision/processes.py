@@ -117,17 +117,28 @@ def wait_for(condition, timeout=10, what=None, interval=0.01):
         time.sleep(interval)
 
 
+reservations = []  # sockets that hold a port's name until this process ends
+
+
 def free_port():
-    """A loopback port outside the range from which the kernel serves outgoing connections, so that it stays free."""
+    """A loopback port that nobody else who asks here is given while this process lives, even when its server is down.
+
+    Outside the range from which the kernel serves outgoing connections. The reservation is an abstract Unix socket, which
+    leaves no file behind.
+    """
     with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
         low, high = map(int, file.read().split())
     while True:
         port = 10000 + int.from_bytes(os.urandom(2), "little") % 50000
         if low <= port <= high:
             continue
+        name = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                name.bind(f"\0heirflow-port-{port}")
                 probe.bind(("127.0.0.1", port))
-                return port
             except OSError:
-                pass
+                name.close()
+                continue
+        reservations.append(name)
+        return port

@@ -36,6 +36,7 @@ def pytest_configure(config):
     processes.become_subreaper()
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and all they start, ignore it
     if not hasattr(config, "workerinput"):
         config.heirflow_folder = pathlib.Path(tempfile.mkdtemp(prefix="heirflow-tests-"))
         config.heirflow_folder.chmod(0o755)

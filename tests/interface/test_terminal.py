@@ -186,8 +186,9 @@ def test_news_scroll(view, database, group):
     pane.keys("PageUp")
     pane.wait("newer below", without=["number 59"])
     kept = events(pane), [line for line in pane.lines() if "number" in line]
+    newer = int(re.search("([0-9]+) newer", pane.text()).group(1))
     group.beat("ada", news=[{"event": "scheduler-exited", "id": "00000000-0000-0000-0000-000000000999", "data": {}}])
-    pane.wait(f"{int(re.search('([0-9]+) newer', pane.text()).group(1)) + 0} newer below")
+    pane.wait(f"{newer + 1} newer below")
     assert (events(pane), [line for line in pane.lines() if "number" in line]) == kept
     pane.keys("Home")
     pane.wait("registered", "newer below")
