@@ -17,6 +17,8 @@ create table throne (
     beat            bigint not null default 0,           -- the heir's renewals within the term
     lease_ms        integer not null check (lease_ms >= 100),
     next_lease_ms   integer check (next_lease_ms >= 100),-- becomes the lease at the next accession
+    longest_lease_ms integer,                            -- of all that were to come: an accession lost by a failover may have
+                                                         -- carried out any of them
     paused          boolean not null default false,
     identity        text,                                -- server of the last accession; null in a new row, equal to none
     renewed_at      timestamptz,                         -- for people and hints; decides nothing
@@ -122,9 +124,9 @@ comment on function commit_durably() is 'the transaction''s commit waits for the
 
 create function wait_ms(t throne) returns integer
 language sql immutable as $$
-    select greatest(t.lease_ms, t.next_lease_ms)
+    select greatest(t.lease_ms, t.longest_lease_ms)
 $$;
-comment on function wait_ms(throne) is 'how long everyone waits: the larger of the lease in force and the lease to come';
+comment on function wait_ms(throne) is 'how long everyone waits: the largest of the lease in force and those to come';
 
 create function is_live(r roster, t throne, at timestamptz) returns boolean
 language sql stable as $$
@@ -428,7 +430,8 @@ begin
     end if;
     update throne
        set member_id = p_member, incarnation = p_incarnation, term = v_term, beat = 0,
-           lease_ms = coalesce(next_lease_ms, lease_ms), next_lease_ms = null, identity = v_identity,
+           lease_ms = coalesce(next_lease_ms, lease_ms), next_lease_ms = null, longest_lease_ms = null,
+           identity = v_identity,
            renewed_at = v_now, last_seat = p_seat, named_member_id = null, named_at = null,
            request = null, request_target = null
      where group_name = p_group;
@@ -697,7 +700,9 @@ create function set_lease(p_group text, p_lease_ms integer) returns boolean
 language plpgsql volatile security definer set search_path from current as $$
 begin
     perform commit_durably();
-    update throne set next_lease_ms = p_lease_ms where group_name = p_group;
+    update throne
+       set next_lease_ms = p_lease_ms, longest_lease_ms = greatest(longest_lease_ms, p_lease_ms)
+     where group_name = p_group;
     return found;
 end $$;
 comment on function set_lease(text, integer) is 'the lease from the next accession on. Locks the throne.';

@@ -17,7 +17,7 @@ uint64_t random_next(uint64_t *state)
 
 static int64_t wait_ms(const struct database_throne *throne)
 {
-    return throne->next_lease_ms > throne->lease_ms ? throne->next_lease_ms : throne->lease_ms;
+    return throne->longest_lease_ms > throne->lease_ms ? throne->longest_lease_ms : throne->lease_ms;
 }
 
 static bool is_live(const struct database *self, const struct database_member *member)
@@ -70,7 +70,7 @@ static struct succession_observation observe(struct database *self, const struct
     const struct database_member *me = find(self, caller);
     bool named = someone_named(self);
     if (!throne->exists) /* lost by a failover: shown as a new one until somebody registers */
-        *throne = (struct database_throne){.lease_ms = caller->lease_ms};
+        throne->lease_ms = caller->lease_ms;
     struct succession_observation seen = {
         .throne = {.heir = throne->heir, .term = throne->term, .beat = throne->beat},
         .home = throne->identity == self->identity,
@@ -230,7 +230,7 @@ static struct database_reply do_accede(struct database *self, const struct datab
     throne->incarnation = caller->incarnation;
     throne->beat = 0;
     throne->lease_ms = throne->next_lease_ms ? throne->next_lease_ms : throne->lease_ms;
-    throne->next_lease_ms = 0;
+    throne->next_lease_ms = throne->longest_lease_ms = 0;
     throne->identity = self->identity;
     throne->renewed_at = self->now_ms;
     throne->last_seat = caller->seat;
@@ -296,6 +296,9 @@ void database_retire(struct database *self, int seat, bool retired)
 
 void database_set_lease(struct database *self, int64_t lease_ms)
 {
-    if (self->throne.exists)
-        self->throne.next_lease_ms = lease_ms;
+    if (!self->throne.exists)
+        return;
+    self->throne.next_lease_ms = lease_ms;
+    if (lease_ms > self->throne.longest_lease_ms)
+        self->throne.longest_lease_ms = lease_ms;
 }

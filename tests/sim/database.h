@@ -7,7 +7,7 @@
 
 struct database_throne {
     bool exists;
-    int64_t heir, incarnation, term, beat, lease_ms, next_lease_ms;
+    int64_t heir, incarnation, term, beat, lease_ms, next_lease_ms, longest_lease_ms;
     bool paused;
     int64_t identity; /* 0: none stored */
     int64_t renewed_at;

@@ -749,7 +749,7 @@ static void some_fault(void)
     case 14:
         say(0, "lease changes");
         database_set_lease(&w->database, w->lease_ms * (1 + draw(3)));
-        replicate(); /* its loss is excluded by the promise, and so is that of the accession that carries it out */
+        replicate(); /* its loss is excluded by the promise */
         break;
     case 15:
         if (node->alive && !node->paused && !node->frozen) {
@@ -858,7 +858,7 @@ static void make_world(uint64_t seed)
         after(draw(2000), F_START_WRAPPER, i, 0, 0);
     }
     after(draw(3000), F_FAULT, 0, 0, 0);
-    after(draw(3000), F_REPLICATE, 0, 0, 0);
+    after(draw(20000), F_REPLICATE, 0, 0, 0); /* a standby that lags at first has not even the new group */
 }
 
 /* From here on nothing fails any more. */
@@ -882,8 +882,8 @@ static int64_t bound_ms(void)
 {
     /* two leases and two heartbeats of the group's lease in force, and as long as the first cools off: crashed schedulers
      * keep their members out of the line by design */
-    int64_t lease = w->database.throne.lease_ms > w->database.throne.next_lease_ms ? w->database.throne.lease_ms
-                                                                                   : w->database.throne.next_lease_ms;
+    int64_t lease = w->database.throne.lease_ms > w->database.throne.longest_lease_ms ? w->database.throne.lease_ms
+                                                                                      : w->database.throne.longest_lease_ms;
     int64_t cooling = NEVER;
     for (int i = 1; i <= w->nodes; i++) {
         const struct node *node = &w->node[i];
