@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -22,6 +23,8 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
+
+#define LAUNCH_MS 1000 /* from clone to exec; usually 2 */
 
 enum step { STEP_MAPS, STEP_MOUNTS, STEP_PROC, STEP_DESCRIPTORS, STEP_EXEC };
 
@@ -203,10 +206,12 @@ static bool run(struct child *child, pid_t *ret_pid, int *ret_pidfd, bool *ret_u
         map_ids(child, pid);
     (void)close(child->go[1]);
     child->go[1] = -1;
-    ssize_t size;
-    do
+    struct pollfd exec_or_failure = {.fd = child->status[0], .events = POLLIN};
+    ssize_t size = 0;
+    if (poll(&exec_or_failure, 1, LAUNCH_MS) == 1)
         size = read(child->status[0], &failure, sizeof failure);
-    while (size < 0 && errno == EINTR);
+    else
+        (void)syscall(SYS_pidfd_send_signal, *ret_pidfd, SIGKILL, NULL, 0); /* frozen; its death is reported as any other */
     if (size == sizeof failure) {
         reap(*ret_pidfd);
         (void)close(*ret_pidfd);

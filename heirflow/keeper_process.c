@@ -403,6 +403,7 @@ static bool open_events(struct keeper_process *self)
 static void execute_will(struct keeper_process *self)
 {
     struct error error = {0};
+    self->will.deadline_ms = self->deadline_ms;
     (void)close(KEEPER_LOCK_FD); /* the tree is dead: a new wrapper need not wait for a database */
     if (will_execute(&self->will, &error))
         log_event(LOG_WARN, "wrapper-died", "{s:s, s:I}", "will", "scheduler killed, throne vacated", "term",

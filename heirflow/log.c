@@ -1,7 +1,9 @@
 /* Owns the form of a log line; never decides what is worth one. */
 #include "log.h"
 
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,6 +72,21 @@ static void print_json(FILE *line, const char *time, enum log_level level, const
     (void)json_dumpf(object, line, JSON_COMPACT);
 }
 
+/* A reader that has stopped reading must stop nobody else: what does not fit is counted and told later. */
+static void write_line(const char *text, size_t size)
+{
+    static atomic_int lost;
+    struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&output, 1, 0) == 0) {
+        lost++;
+        return;
+    }
+    int told = atomic_exchange(&lost, 0);
+    if (told)
+        (void)dprintf(STDERR_FILENO, "(%d log lines before this one were lost: nobody read them)\n", told);
+    (void)!write(STDERR_FILENO, text, size); /* where standard error is gone there is nobody to tell */
+}
+
 void log_event(enum log_level level, const char *event, const char *pack, ...)
 {
     if (level < least_level)
@@ -94,5 +111,5 @@ void log_event(enum log_level level, const char *event, const char *pack, ...)
     (chosen_format == LOG_JSON ? print_json : print_text)(line, time, level, event, fields);
     fputc('\n', line);
     (void)fclose(line);
-    (void)!write(STDERR_FILENO, text, size); /* where standard error is gone there is nobody to tell */
+    write_line(text, size);
 }

@@ -539,6 +539,12 @@ struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings
     return NULL;
 }
 
+void postgres_set_times(struct postgres *self, int64_t attempt_ms, int64_t lock_timeout_ms)
+{
+    self->settings.attempt_ms = attempt_ms;
+    self->settings.lock_timeout_ms = lock_timeout_ms;
+}
+
 void postgres_connect(struct postgres *self)
 {
     if (self->state != CLOSED)

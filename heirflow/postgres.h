@@ -32,6 +32,9 @@ struct postgres_settings {
 /* Copies the settings; does not connect. NULL only for an unusable conninfo (error says why). */
 struct postgres *postgres_create(uv_loop_t *loop, const struct postgres_settings *settings, struct error *error);
 
+/* Deadlines for the attempts and sessions to come, e.g. once the group's lease is known. */
+void postgres_set_times(struct postgres *self, int64_t attempt_ms, int64_t lock_timeout_ms);
+
 /* Begins connecting: resolves all names off the loop, then tries each address until one lets us in, is no standby in
  * recovery and is no transaction pooler. Does nothing if connecting or connected. */
 void postgres_connect(struct postgres *self);

@@ -45,6 +45,7 @@ static bool read_observation(const json_t *object, struct succession_observation
     ret->throne.beat = integer(object, "beat");
     ret->home = is_true(object, "home");
     ret->lease_ms = integer(object, "lease_ms");
+    ret->accession_lease_ms = integer(object, "accession_lease_ms");
     ret->wait_ms = integer(object, "wait_ms");
     ret->paused = is_true(object, "paused");
     ret->last_seat = is_true(object, "last_seat");
@@ -58,7 +59,7 @@ static bool read_observation(const json_t *object, struct succession_observation
     ret->retired = is_true(object, "retired");
     ret->asked = read_asked(object);
     ret->beat_in_ms = json_is_integer(json_object_get(object, "beat_in_ms")) ? integer(object, "beat_in_ms") : -1;
-    return ret->wait_ms >= ret->lease_ms;
+    return ret->wait_ms >= ret->lease_ms && ret->accession_lease_ms > 0;
 }
 
 static bool read_granted(enum succession_request request, const json_t *object)

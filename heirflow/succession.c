@@ -6,6 +6,8 @@
 #include <string.h>
 
 #define NEVER INT64_MAX
+#define QUIT_PATIENCE_MS 10000 /* well within what systemd grants a service to stop */
+#define COOLING_MOST_MS 6000   /* for a start; doubled up to fifty times that */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -20,6 +22,9 @@ static int64_t most(int64_t a, int64_t b)
 static void copy_text(char *to, size_t size, const char *from)
 {
     size_t length = from ? strnlen(from, size - 1) : 0;
+    if (from && from[length]) /* cut, but not inside a UTF-8 character */
+        while (length && ((unsigned char)from[length] & 0xc0) == 0x80)
+            length--;
     if (length)
         memcpy(to, from, length);
     to[length] = '\0';
@@ -159,7 +164,9 @@ static bool same_throne(const struct succession_throne *a, const struct successi
 static void observe(struct succession *self, const struct succession_observation *seen, int64_t now_ms)
 {
     int64_t since_ms = now_ms + 1; /* times are rounded down; a waiting time must not be */
-    if (!self->observed || strcmp(seen->throne.identity, self->view.throne.identity) != 0)
+    bool other_server = strcmp(seen->throne.identity, self->view.throne.identity) != 0;
+    bool turned_back = seen->throne.term < self->view.throne.term; /* somebody restored the table's rows */
+    if (!self->observed || other_server || turned_back)
         self->identity_since_ms = since_ms;
     if (!self->observed || !same_throne(&seen->throne, &self->view.throne))
         self->unchanged_since_ms = since_ms;
@@ -183,7 +190,8 @@ const char *succession_why_ineligible(const struct succession *self, int64_t now
         return "leaving";
     if (now_ms < self->cooling_until_ms)
         return "cooling off";
-    return succession_timing_fault(&self->settings, group_lease_ms(self));
+    return succession_timing_fault(&self->settings,
+                                   self->observed ? self->view.accession_lease_ms : self->settings.lease_ms);
 }
 
 /* Rules 4 to 6: since when the throne is free to be taken by whoever's turn it is. */
@@ -195,7 +203,7 @@ static int64_t takeable_at_ms(const struct succession *self)
     int64_t at_ms = most(self->unchanged_since_ms - 1, self->open_since_ms);
     if (view->throne.heir)
         at_ms = most(at_ms, self->unchanged_since_ms + view->wait_ms);
-    if (!view->home)
+    if (!view->home || view->throne.term < self->highest_term)
         at_ms = most(at_ms, self->identity_since_ms + view->wait_ms);
     return at_ms;
 }
@@ -287,7 +295,7 @@ static bool may_beat(const struct succession *self)
 
 static void cool_off(struct succession *self, int64_t now_ms)
 {
-    int64_t base_ms = group_lease_ms(self);
+    int64_t base_ms = least(group_lease_ms(self), COOLING_MOST_MS);
     bool ran_long = self->running && now_ms - self->started_ms >= self->settings.restart_window_ms;
     self->cooling_ms = ran_long || !self->cooling_ms ? base_ms : least(self->cooling_ms * 2, base_ms * 50);
     self->cooling_until_ms = now_ms + self->cooling_ms;
@@ -391,11 +399,8 @@ static void accept_standby_beat(struct succession *self, int64_t now_ms, struct 
         enter(self, SUCCESSION_JOINING, "no longer on the roster", orders);
         return;
     }
-    int64_t usual_ms = heartbeat_ms(self);
-    if (self->view.beat_in_ms >= 0) {
-        int64_t hint_ms = self->view.beat_in_ms < usual_ms / 2 ? self->view.beat_in_ms + usual_ms : self->view.beat_in_ms;
-        self->beat_at_ms = now_ms + least(hint_ms, usual_ms * 3 / 2);
-    }
+    if (self->view.beat_in_ms >= 0) /* at once again where this one came just before the heir's */
+        self->beat_at_ms = now_ms + most(least(self->view.beat_in_ms, heartbeat_ms(self) * 3 / 2), 5);
 }
 
 static void accept_renewal(struct succession *self, bool renewed, int64_t now_ms, struct orders *orders)
@@ -446,8 +451,10 @@ static void on_reply(struct succession *self, const struct event *event, struct 
         return;
     enum succession_request request = self->pending;
     self->pending = REQUEST_NONE;
-    if (event->observation)
+    if (event->observation) {
         observe(self, event->observation, event->now_ms);
+        self->look_first = false;
+    }
     switch (request) {
     case REQUEST_REGISTER:
         accept_registration(self, event, orders);
@@ -468,6 +475,7 @@ static void on_reply(struct succession *self, const struct event *event, struct 
         break;
     case REQUEST_LEAVE: /* refused to a holder: a late accession, which the next heartbeat will find */
         enter(self, event->granted ? SUCCESSION_LEFT : SUCCESSION_STANDBY, "still holds the throne", orders);
+        self->look_first = !event->granted;
         self->beat_at_ms = event->now_ms;
         break;
     case REQUEST_NONE:
@@ -515,6 +523,8 @@ static void on_tree_dead(struct succession *self, const struct event *event, str
 {
     int64_t now_ms = event->now_ms;
     bool ran = self->running;
+    if (ran && now_ms - self->started_ms >= self->settings.restart_window_ms)
+        self->cooling_ms = 0; /* it did well: what cooled it off before is forgotten */
     self->tree = self->running = self->killing = false;
     switch (self->state) {
     case SUCCESSION_HEIR:
@@ -536,13 +546,13 @@ static void on_tree_dead(struct succession *self, const struct event *event, str
         break;
     }
     if (self->quitting) /* the clock of a wait for an unreachable database starts with the dead tree */
-        self->quit_by_ms = now_ms + group_lease_ms(self);
+        self->quit_by_ms = now_ms + least(group_lease_ms(self), QUIT_PATIENCE_MS);
 }
 
 static void on_quit(struct succession *self, bool now, int64_t now_ms, struct orders *orders)
 {
     if (!self->quitting)
-        self->quit_by_ms = now_ms + group_lease_ms(self);
+        self->quit_by_ms = now_ms + least(group_lease_ms(self), QUIT_PATIENCE_MS);
     self->quitting = true;
     self->hurry |= now;
     if (self->state == SUCCESSION_HEIR)
@@ -690,13 +700,14 @@ static int64_t watch_quitting(struct succession *self, int64_t now_ms, struct or
 {
     if (!self->quitting || self->tree)
         return NEVER;
-    if (self->state == SUCCESSION_JOINING && self->pending == REQUEST_NONE) {
+    bool enough = now_ms >= self->quit_by_ms || (self->hurry && !self->connected);
+    if (self->state == SUCCESSION_JOINING && (self->pending == REQUEST_NONE || enough)) {
         enter(self, SUCCESSION_LEFT, "", orders);
         return NEVER;
     }
-    if (self->state == SUCCESSION_STANDBY && !holds_throne(self))
+    if (self->state == SUCCESSION_STANDBY && (enough || (!holds_throne(self) && !self->look_first)))
         enter(self, SUCCESSION_LEAVING, "", orders);
-    if (now_ms < self->quit_by_ms)
+    if (!enough)
         return self->quit_by_ms;
     if (self->state == SUCCESSION_ABDICATING || self->state == SUCCESSION_LEAVING)
         enter(self, SUCCESSION_LEFT, "", orders); /* nobody answers; the lease will say it */

@@ -52,11 +52,12 @@ struct succession_throne {
 
 struct succession_observation {
     struct succession_throne throne;
-    bool home;              /* the answering server is that of the last accession */
-    int64_t lease_ms;       /* in force */
-    int64_t wait_ms;        /* larger of that and the lease to come */
-    bool paused, last_seat; /* last_seat: this seat may accede although paused */
-    bool known;             /* our registration stands */
+    bool home;                  /* the answering server is that of the last accession */
+    int64_t lease_ms;           /* in force */
+    int64_t accession_lease_ms; /* what the next accession would put in force */
+    int64_t wait_ms;            /* the longest of the lease in force and those to come */
+    bool paused, last_seat;     /* last_seat: this seat may accede although paused */
+    bool known;                 /* our registration stands */
     int64_t member_id;
     char incarnation[SUCCESSION_UUID]; /* register only: of the registration that stands */
     int64_t rank;                      /* live members ahead of us */
@@ -132,6 +133,7 @@ struct succession {
     struct succession_settings settings;
     enum succession_state state;
     bool connected, quitting, hurry;
+    bool look_first;    /* leaving was refused: only a heartbeat can tell what we hold */
     int64_t quit_by_ms; /* when the database has been waited for long enough */
 
     enum succession_request pending; /* the one outstanding request */

@@ -9,7 +9,7 @@
 #include "clock.h"
 #include "postgres.h"
 
-#define PATIENCE_MS 5000 /* by then the node has a new wrapper, or the lease is nearly over */
+#define PATIENCE_MS 5000
 #define ATTEMPT_MS 2000
 
 static bool abdicate(const struct will *will, struct postgres_session *session, struct error *error)
@@ -44,6 +44,8 @@ static bool attempt(const struct will *will, int64_t until_ms, struct error *err
 bool will_execute(const struct will *will, struct error *error)
 {
     int64_t until_ms = clock_now_ms() + PATIENCE_MS;
+    if (until_ms < will->deadline_ms)
+        until_ms = will->deadline_ms;
     while (!attempt(will, until_ms, error)) {
         if (!error->retryable || clock_now_ms() + 100 >= until_ms)
             return error_wrap(error, "last will of term %" PRId64, will->term);

@@ -60,7 +60,7 @@ struct wrapper {
     const char *scheduler_state;
     char started_at[32];
     int64_t restarts;
-    int64_t lease_warned_ms;
+    int64_t lease_ms; /* the group's, as the next accession would have it */
 };
 
 static void raise_event(struct wrapper *self, struct event event);
@@ -76,8 +76,12 @@ static void keep_news(struct wrapper *self, const char *event, const char *reaso
         if (++self->outbox_lost == 1)
             log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
     }
-    (void)json_array_append_new(self->outbox, json_pack("{s:s, s:s, s:s?, s:I, s:o?}", "id", id, "event", event, "reason",
-                                                        reason, "term", (json_int_t)term, "data", data));
+    json_t *one = json_pack("{s:s, s:s, s:I}", "id", id, "event", event, "term", (json_int_t)term);
+    if (reason && json_object_set_new(one, "reason", json_string(reason)) < 0)
+        (void)json_object_set_new(one, "reason", json_string("(no valid UTF-8; see this node's log)"));
+    if (data)
+        (void)json_object_set_new(one, "data", data);
+    (void)json_array_append_new(self->outbox, one);
 }
 
 static json_t *news_to_send(struct wrapper *self)
@@ -97,6 +101,19 @@ static void news_arrived(struct wrapper *self)
 {
     for (; self->outbox_sent > 0; self->outbox_sent--)
         (void)json_array_remove(self->outbox, 0);
+}
+
+/* News must never stand in the way of a renewal or an abdication. */
+static void drop_refused_news(struct wrapper *self, const struct error *error)
+{
+    if (!self->outbox_sent || !strstr(error->text, "(SQLSTATE 22")) /* class 22: the data cannot be stored */
+        return;
+    for (size_t i = 0; i < self->outbox_sent; i++) {
+        cleanup_free char *text = json_dumps(json_array_get(self->outbox, i), JSON_COMPACT | JSON_ENSURE_ASCII);
+        log_event(LOG_ERROR, "news-lost", "{s:s, s:s?}", "reason", "the database cannot store it; is its encoding UTF8?",
+                  "news", text);
+    }
+    news_arrived(self);
 }
 
 static json_t *describe_scheduler(const struct wrapper *self)
@@ -368,9 +385,12 @@ static void log_fault(struct wrapper *self, const char *event, const struct erro
 
 static void check_lease(struct wrapper *self, int64_t lease_ms)
 {
-    if (self->lease_warned_ms == lease_ms || lease_ms == self->config->lease_ms)
+    if (self->lease_ms == lease_ms)
         return;
-    self->lease_warned_ms = lease_ms;
+    self->lease_ms = lease_ms;
+    postgres_set_times(self->postgres, lease_ms / 3, lease_ms / 3);
+    if (lease_ms == self->config->lease_ms)
+        return;
     const char *fault = succession_timing_fault(&self->succession.settings, lease_ms);
     log_event(fault ? LOG_ERROR : LOG_WARN, fault ? "lease-unfit" : "lease-adopted", "{s:I, s:I, s:s?, s:s?}",
               "group_lease_ms", (json_int_t)lease_ms, "configured_lease_ms", (json_int_t)self->config->lease_ms, "rule",
@@ -397,6 +417,8 @@ static void reconnect_later(struct wrapper *self);
 static void on_refused(struct wrapper *self, uint32_t number, const struct error *error)
 {
     log_fault(self, "database-refused", error);
+    drop_refused_news(self, error);
+    self->outbox_sent = 0;
     if (self->succession.pending == REQUEST_REGISTER && postgres_connected(self->postgres)) {
         self->refused = true;
         postgres_drop(self->postgres);
@@ -433,7 +455,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
                           .refusal = reply->refusal,
                       });
     if (reply->observed && !self->leaving) {
-        check_lease(self, reply->observation.lease_ms);
+        check_lease(self, reply->observation.accession_lease_ms);
         wake_relay(self, reply->unpublished);
     }
 }
@@ -513,6 +535,9 @@ static void on_postgres_closed(void *data)
 static void close_all(struct wrapper *self)
 {
     self->leaving = true;
+    if (json_array_size(self->outbox) > 0)
+        log_event(LOG_WARN, "news-lost", "{s:I, s:s}", "events", (json_int_t)json_array_size(self->outbox), "reason",
+                  "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
     uv_close((uv_handle_t *)&self->wake, NULL);

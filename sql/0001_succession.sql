@@ -108,10 +108,12 @@ begin
     end if;
     return (select system_identifier from pg_control_system())
         || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-        || '/' || to_char(extract(epoch from pg_postmaster_start_time()), 'FM999999999999.000000');
+        || '/' || to_char(extract(epoch from pg_postmaster_start_time()), 'FM999999999999.000000')
+        || '/' || pg_relation_filenode('throne');   -- a logical restore makes a new table
 end $$;
 comment on function server_identity() is
-    'system identifier, timeline and start of the answering server; fails on a standby. Takes no lock.';
+    'system identifier, timeline and start of the answering server, and which throne table it is; fails on a standby. '
+    'Takes no lock.';
 
 create function commit_durably() returns void
 language plpgsql volatile set search_path from current as $$
@@ -251,8 +253,8 @@ begin
         'home', t.identity is not distinct from v_identity and t.identity is not null,
         'heir', t.member_id, 'heir_incarnation', t.incarnation, 'heir_node', heir.node,
         'term', t.term, 'beat', t.beat,
-        'lease_ms', t.lease_ms, 'wait_ms', wait_ms(t), 'paused', t.paused,
-        'known', me.member_id is not null, 'member_id', me.member_id,
+        'lease_ms', t.lease_ms, 'accession_lease_ms', coalesce(t.next_lease_ms, t.lease_ms), 'wait_ms', wait_ms(t),
+        'paused', t.paused, 'known', me.member_id is not null and t.group_name is not null, 'member_id', me.member_id,
         'retired', is_retired(p_group, me.node),
         'rank', v_rank, 'eldest', v_elders = 0,
         'named', coalesce(v_named = me.member_id, false),
@@ -414,12 +416,11 @@ begin
     if v_refused is not null then
         return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', false, 'refused', v_refused);
     end if;
-    if t.identity is not distinct from v_identity then
-        v_term := t.term + 1;
-    else
-        v_term := greatest(t.term + 1000 + floor(random() * 1000)::bigint, p_highest_term + 1,
-                           (select max((r.self->>'highest_term')::bigint) + 1 from roster r where r.group_name = p_group));
-    end if;
+    v_term := greatest(   -- past every term that anyone remembers, and past those that a failover lost
+        t.term + case when t.identity is not distinct from v_identity then 1 else 1000 + floor(random() * 1000)::bigint end,
+        p_highest_term + 1,
+        (select max((r.self->>'highest_term')::bigint) + 1 from roster r where r.group_name = p_group),
+        (select max(term) + 1 from terms where group_name = p_group));
     if t.member_id is not null then
         update terms
            set ended_at = least(t.renewed_at + t.lease_ms * interval '1 millisecond', v_now), ended_by = 'deposed', reason = 'lease lapsed'

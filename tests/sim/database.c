@@ -75,10 +75,11 @@ static struct succession_observation observe(struct database *self, const struct
         .throne = {.heir = throne->heir, .term = throne->term, .beat = throne->beat},
         .home = throne->identity == self->identity,
         .lease_ms = throne->lease_ms,
+        .accession_lease_ms = throne->next_lease_ms ? throne->next_lease_ms : throne->lease_ms,
         .wait_ms = wait_ms(throne),
         .paused = throne->paused,
         .last_seat = throne->last_seat == caller->seat,
-        .known = me != NULL,
+        .known = me != NULL && throne->exists,
         .member_id = me ? me->member_id : 0,
         .rank = me ? elders(self, me->member_id, false) : 0,
         .eldest = !me || elders(self, me->member_id, true) == 0,
@@ -216,15 +217,12 @@ static struct database_reply do_accede(struct database *self, const struct datab
     const char *refusal = refuse_accession(self, caller, order);
     if (refusal)
         return (struct database_reply){.observed = true, .observation = observe(self, caller), .refusal = refusal};
-    if (throne->identity == self->identity) {
-        throne->term++;
-    } else {
-        int64_t jump = throne->term + 1000 + (int64_t)(random_next(self->random) % 1000);
-        throne->term = jump > order->highest_term + 1 ? jump : order->highest_term + 1;
-        for (int i = 1; i < DATABASE_SEATS; i++) {
-            if (self->roster[i].exists && throne->term <= self->roster[i].highest_term)
-                throne->term = self->roster[i].highest_term + 1;
-        }
+    throne->term += throne->identity == self->identity ? 1 : 1000 + (int64_t)(random_next(self->random) % 1000);
+    if (throne->term <= order->highest_term)
+        throne->term = order->highest_term + 1;
+    for (int i = 1; i < DATABASE_SEATS; i++) {
+        if (self->roster[i].exists && throne->term <= self->roster[i].highest_term)
+            throne->term = self->roster[i].highest_term + 1;
     }
     throne->heir = caller->member_id;
     throne->incarnation = caller->incarnation;

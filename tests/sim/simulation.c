@@ -18,6 +18,7 @@
 #define FAULTS_MS 120000
 #define QUEUE_MOST 8192
 #define NEVER INT64_MAX
+#define STORM 400 /* requests of one member within a second; a calm one sends one to twelve */
 
 enum what {
     /* to the wrapper: reports and replies before time, as a wrapper drains its sockets before it judges */
@@ -85,6 +86,8 @@ struct node {
     int64_t offset;
     struct keeper keeper;
     int64_t accepted_term;
+    int64_t second; /* of the count below */
+    int requests;
 };
 
 static struct world {
@@ -94,7 +97,7 @@ static struct world {
     struct node node[NODES_MOST + 1]; /* by seat */
     struct database database, replica;
     int64_t identities, incarnations;
-    bool database_up, synchronous, faulty, trace;
+    bool database_up, synchronous, faulty, trace, explicit_timings, closing;
     int64_t lease_ms, loss; /* loss: per mille */
     int64_t highest_term;
     struct item queue[QUEUE_MOST];
@@ -374,6 +377,11 @@ static void order_send(int n, const struct order *order)
         node->generation++;
         node->incarnation = ++w->incarnations;
     }
+    if (node->second != w->now / 1000)
+        node->requests = 0;
+    node->second = w->now / 1000;
+    if (++node->requests > STORM)
+        w->broken = "a storm of requests";
     struct item item = {.what = D_REQUEST, .node = n, .life = node->link, .request = *order};
     item.caller = (struct database_caller){
         .seat = n,
@@ -481,6 +489,10 @@ static void wrapper_reply(int n, const struct item *item)
     struct node *node = &w->node[n];
     if (item->life != node->link)
         return;
+    if (w->faulty && chance(10)) { /* executed or not: an SQL error, or a WARNING that spoils the commit */
+        wrapper_event(n, (struct event){.type = EVENT_REFUSED, .number = item->request.number});
+        return;
+    }
     const struct database_reply *reply = &item->reply;
     if (item->request.request == REQUEST_REGISTER && reply->granted) {
         node->member_id = reply->observation.member_id;
@@ -544,7 +556,7 @@ static void wrapper_item(const struct item *item)
         break;
     case W_TREE_DEAD:
         if (item->value == node->keeper.life && node->succession.tree)
-            wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD});
+            wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD, .reason = chance(500) ? "lease not renewed" : NULL});
         break;
     case W_TIME_OUT:
         if (node->connected && node->succession.pending != REQUEST_NONE && node->succession.number == (uint32_t)item->value)
@@ -562,7 +574,7 @@ static void wrapper_item(const struct item *item)
 static void wrapper_starts(int n)
 {
     struct node *node = &w->node[n];
-    if (node->alive)
+    if (node->alive || w->closing)
         return;
     if (node->keeper.alive || node->frozen) { /* it still holds the lock */
         after(20, F_START_WRAPPER, n, 0, 0);
@@ -575,6 +587,10 @@ static void wrapper_starts(int n)
         .restart_window_ms = 20000,
         .restart_backoff_ms = 50,
     };
+    if (w->explicit_timings) { /* they may not fit a lease that changes */
+        settings.heartbeat_ms = w->lease_ms / 5;
+        settings.fence_grace_ms = w->lease_ms / 3;
+    }
     succession_init(&node->succession, &settings);
     node->alive = true;
     node->paused = node->connected = false;
@@ -847,6 +863,7 @@ static void make_world(uint64_t seed)
     w->nodes = (int)(2 + draw(NODES_MOST - 1));
     w->lease_ms = leases[draw(3)];
     w->synchronous = chance(300);
+    w->explicit_timings = chance(300);
     w->loss = draw(60);
     w->faulty = w->database_up = true;
     w->database.identity = w->identities = 1;
@@ -895,6 +912,27 @@ static int64_t bound_ms(void)
     return (2 * lease + 2 * lease / 6 + 2 * w->lease_ms + cooling + 2500) * 105 / 100;
 }
 
+/* Everybody is told to quit: all must be gone soon, and the throne left vacant. */
+static void check_quitting(void)
+{
+    int64_t limit = w->now + 4 * w->lease_ms * 3 + 5000;
+    w->closing = true;
+    for (int i = 1; i <= w->nodes; i++) {
+        if (w->node[i].alive)
+            wrapper_event(i, (struct event){.type = EVENT_QUIT});
+    }
+    for (bool alive = true; alive && !w->broken;) {
+        step();
+        alive = false;
+        for (int i = 1; i <= w->nodes; i++)
+            alive |= w->node[i].alive;
+        if (w->now > limit)
+            w->broken = "a wrapper that was told to quit goes on";
+    }
+    if (!w->broken && (someone_runs() || w->database.throne.heir))
+        w->broken = "all have quit, and the throne is not vacant";
+}
+
 static const char *run(uint64_t seed)
 {
     make_world(seed);
@@ -903,16 +941,16 @@ static const char *run(uint64_t seed)
     if (w->broken)
         return w->broken;
     end_faults();
-    int64_t limit = w->now + bound_ms(), quiet = 0;
-    while (!w->broken && w->now < limit && quiet < 3 * w->lease_ms) {
+    int64_t limit = w->now + bound_ms(), calm = 0;
+    while (!w->broken && w->now < limit && calm < 3 * w->lease_ms) {
         int64_t from = w->now;
         step();
-        quiet = someone_runs() ? quiet + w->now - from : 0;
-        if (quiet > 0 && w->now >= limit)
-            break;
+        calm = someone_runs() ? calm + w->now - from : 0;
     }
     if (!w->broken && !someone_runs())
         w->broken = "nobody runs after the faults have ended";
+    if (!w->broken)
+        check_quitting();
     return w->broken;
 }
 

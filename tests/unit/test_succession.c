@@ -70,6 +70,7 @@ static struct fixture standby(int64_t heir, bool home)
         .throne = {.identity = "server-1", .heir = heir, .term = 7, .beat = 3},
         .home = home,
         .lease_ms = 6000,
+        .accession_lease_ms = 6000,
         .wait_ms = 6000,
         .known = true,
         .member_id = 2,
