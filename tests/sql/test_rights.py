@@ -98,7 +98,7 @@ def test_an_owner_that_is_no_superuser(empty_database):
             cursor.execute("begin; create schema heirflow; set local search_path = heirflow; create table schema_version "
                            "(version integer primary key); " + text + "; commit")
             cursor.execute("select heirflow.register('g', %s, 1, %s, 'ada', 6000, '{}')", (str(uuid.uuid4()),) * 2)
-            assert cursor.fetchone()[0]["identity"].count("/") == 2
+            assert cursor.fetchone()[0]["identity"].count("/") == 3
             cursor.execute("select has_schema_privilege('heirflow_member', 'heirflow', 'usage')")
         connection.close()
     finally:
