@@ -128,7 +128,7 @@ static void end_term(struct database *self)
     for (int i = 1; i < DATABASE_SEATS; i++) {
         struct database_member *member = &self->roster[i];
         if (member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation)
-            member->eligible = false; /* until it registers at the end of the line */
+            member->eligible = false, member->seen_at = self->now_ms; /* until it registers at the end of the line */
     }
     vacate(self);
     self->throne.named = named;
