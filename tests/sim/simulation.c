@@ -53,6 +53,8 @@ enum what {
     F_HEAL,
     F_REPLICATE,
     F_RESUME_GROUP,
+    F_FAILOVER,
+    F_LEASE,
 };
 
 struct item {
@@ -702,6 +704,13 @@ static void database_restarts(bool failover)
     after(draw(6000), F_DATABASE_UP, 0, 0, 0);
 }
 
+static void change_lease(int64_t lease_ms)
+{
+    say(0, "lease to be %" PRId64, lease_ms);
+    database_set_lease(&w->database, lease_ms);
+    replicate(); /* its loss is excluded by the promise */
+}
+
 static void some_fault(void)
 {
     int n = (int)(1 + draw(w->nodes));
@@ -763,9 +772,13 @@ static void some_fault(void)
         database_retire(&w->database, n, chance(400));
         break;
     case 14:
-        say(0, "lease changes");
-        database_set_lease(&w->database, w->lease_ms * (1 + draw(3)));
-        replicate(); /* its loss is excluded by the promise */
+        change_lease(w->lease_ms * (1 + draw(3)));
+        if (chance(300)) { /* carried out, carried out again after a failover, and changed back */
+            int64_t failover = draw(w->lease_ms * 2);
+            database_switchover(&w->database);
+            after(failover, F_FAILOVER, 0, 0, 0);
+            after(failover + draw(w->lease_ms), F_LEASE, 0, 0, w->lease_ms);
+        }
         break;
     case 15:
         if (node->alive && !node->paused && !node->frozen) {
@@ -822,6 +835,14 @@ static void world_item(const struct item *item)
         if (!w->database.throne.next_lease_ms || w->synchronous)
             replicate();
         after(draw(w->lease_ms * 2), F_REPLICATE, 0, 0, 0);
+        break;
+    case F_FAILOVER:
+        if (w->faulty && w->database_up)
+            database_restarts(true);
+        break;
+    case F_LEASE:
+        if (w->faulty)
+            change_lease(item->value);
         break;
     case F_RESUME_GROUP:
         database_pause(&w->database, false);

@@ -21,7 +21,7 @@ def test_ten_thousand_worlds_without_two_schedulers_or_none(build, first):
 # What must not be got wrong: file, right text, wrong text. Each must be caught within the seeds of SEARCH.
 SEARCH = "8000"
 MUTATIONS = {
-    "no wait after another server answers": ("heirflow/succession.c", "if (!view->home)", "if (0)"),
+    "no wait after another server answers": ("heirflow/succession.c", "if (!view->home ||", "if (0 &&"),
     "identity without what changes in a failover": (
         "tests/sim/simulation.c", "w->database.identity = ++w->identities;", "w->database.identity = w->identities;"),
     "new throne row trusted": (
