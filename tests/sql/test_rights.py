@@ -86,7 +86,7 @@ def test_temporary_tables_and_functions_of_the_caller_do_not_count(login, member
     assert ada.accede()["acceded"] and "mine" not in ada.view["identity"]
 
 
-def test_an_owner_that_is_no_superuser(empty_database):
+def test_an_owner_that_is_no_superuser(migrated_template, empty_database):
     """Without CREATEROLE, on a server whose roles exist: everything works, the timeline included."""
     owner = f"owner_{uuid.uuid4().hex[:12]}"
     empty_database.query(f"create role {owner} login; grant create on database {empty_database.name} to {owner}; select 1")
