@@ -31,6 +31,7 @@ class Server:
     """What both have in common: one process tree that can be frozen, thawed and killed."""
 
     process = None
+    prefix = ()  # put before the command: enters another network namespace, for instance
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -69,8 +70,10 @@ class Server:
 class Postgres(Server):
     """One PostgreSQL server. Trusts everybody on loopback; see `hba` for other rules."""
 
+    address = "127.0.0.1"
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "max_connections": "200",
-                "shared_buffers": "16MB", "autovacuum": "off", "timezone": "UTC", "max_wal_size": "256MB"}
+                "shared_buffers": "16MB", "autovacuum": "off", "timezone": "UTC", "max_wal_size": "256MB",
+                "dynamic_shared_memory_type": "mmap"}  # a killed server leaves nothing in /dev/shm
 
     def __init__(self, folder, template=None, **settings):
         self.folder = pathlib.Path(folder)
@@ -103,7 +106,8 @@ class Postgres(Server):
         options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                as_user("postgres", [self.program("postgres"), "-D", str(self.data), "-p", str(self.port), *options], "SIGQUIT"),
+                [*self.prefix, *as_user("postgres", [self.program("postgres"), "-D", str(self.data), "-p", str(self.port),
+                                                     *options], "SIGQUIT")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
         if wait:
             wait_for(self.answers, 60, lambda: f"PostgreSQL on port {self.port}:\n{self.log()[-2000:]}")
@@ -142,7 +146,7 @@ class Postgres(Server):
             self.reload()
 
     def dsn(self, database="postgres", **more):
-        words = {"host": "127.0.0.1", "port": self.port, "user": "postgres", "dbname": database} | more
+        words = {"host": self.address, "port": self.port, "user": "postgres", "dbname": database} | more
         return " ".join(f"{key}={value}" for key, value in words.items())
 
     def connect(self, database="postgres", **more):
@@ -168,6 +172,8 @@ class Postgres(Server):
 class RabbitMQ(Server):
     """One RabbitMQ broker with an epmd of its own."""
 
+    address = "127.0.0.1"
+
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,14 +184,14 @@ class RabbitMQ(Server):
 
     @property
     def url(self):
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        return f"amqp://guest:guest@{self.address}:{self.port}/"
 
     @property
     def environment(self):
         home = str(self.home)
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if key in os.environ}
         return kept | {
-            "HOME": home, "RABBITMQ_NODENAME": f"heirflow{self.port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "HOME": home, "RABBITMQ_NODENAME": f"heirflow{self.port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": self.address,
             "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(self.dist_port),
             "ERL_EPMD_PORT": str(self.epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": f"{home}/mnesia", "RABBITMQ_LOG_BASE": f"{home}/log", "RABBITMQ_LOGS": "-",
@@ -210,7 +216,7 @@ class RabbitMQ(Server):
                                              env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
                 wait_for(lambda: port_open(self.epmd_port), what="epmd")
             self.process = subprocess.Popen(
-                as_user(user, ["/usr/lib/rabbitmq/bin/rabbitmq-server"]),
+                [*self.prefix, *as_user(user, ["/usr/lib/rabbitmq/bin/rabbitmq-server"])],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
         if wait:
             wait_for(self.answers, 90, lambda: f"RabbitMQ on port {self.port}:\n{self.log()[-2000:]}", 0.05)
@@ -218,7 +224,7 @@ class RabbitMQ(Server):
     def answers(self):
         assert self.running(), f"RabbitMQ did not start:\n{self.log()[-2000:]}"
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+            with socket.create_connection((self.address, self.port), 2) as connection:
                 connection.settimeout(2)
                 connection.sendall(b"AMQP\0\0\x09\x01")
                 return connection.recv(1) == b"\x01"

@@ -27,6 +27,8 @@ def merge(base, more):
 class Wrapper:
     """start() it, then kill(), terminate(), freeze() or power_off() it."""
 
+    prefix = ()  # put before the command: enters another network namespace, for instance
+
     def __init__(self, program, folder, node, configuration, environment=None):
         self.program, self.node = program, node
         self.folder = pathlib.Path(folder)
@@ -40,7 +42,7 @@ class Wrapper:
         self.config_path.write_text(json.dumps(self.configuration, indent=2))
         with open(self.log_path, "ab") as log:
             command = [self.program, "run", "--config", str(self.config_path), *arguments]
-            self.process = subprocess.Popen(processes.dies_with_us(command),
+            self.process = subprocess.Popen([*self.prefix, *processes.dies_with_us(command)],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                             env=clean_environment(HEIRFLOW_CONFIG=str(self.config_path), **self.environment))
         return self
