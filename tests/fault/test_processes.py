@@ -22,7 +22,7 @@ def excluded(faults):
 
 def strike(member, faults):
     targets = pids(member)
-    for part, what in faults.items():
+    for part, what in sorted(faults.items(), key=lambda fault: fault[1] == "killed"):  # or the frozen one might react first
         processes.send(targets[part], SIGNALS[what])
     if faults.get("wrapper") == "killed":
         member.process.wait()
