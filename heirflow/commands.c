@@ -189,11 +189,59 @@ static double time_of(json_t *object, const char *key)
     return (double)timegm(&parts) + (*end == '.' ? strtod(end, NULL) : 0);
 }
 
+/* "2026-11-21 23:00:01" of such a time, "-" for none. */
+static void format_time(json_t *object, const char *key, char *buffer, size_t size)
+{
+    const char *text = text_of(object, key);
+    (void)snprintf(buffer, size, "%.19s", *text ? text : "-");
+    char *divider = strchr(buffer, 'T');
+    if (divider)
+        *divider = ' ';
+}
+
+static void format_gap(json_t *term, char *buffer, size_t size)
+{
+    if (json_is_integer(json_object_get(term, "gap_ms")))
+        format_duration((double)number_of(term, "gap_ms") / 1000, buffer, size);
+    else
+        (void)snprintf(buffer, size, "-");
+}
+
 static int print_json(json_t *value)
 {
     (void)json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII); /* ASCII: no control character gets through */
     putchar('\n');
     return EXIT_CODE_OK;
+}
+
+/* ---- one question, one answer */
+
+struct report {
+    const char *command, *sql; /* $1 is the group; see ask() for the answer */
+    void (*print)(json_t *answer, double now, const struct config *config);
+};
+
+/* `more`: $2, or NULL if there is none. */
+static int run_report(const struct report *report, const struct config *config, const struct options *options,
+                      const char *more, json_t **ret_answer)
+{
+    struct error error;
+    struct postgres_session *session = NULL;
+    char name[32];
+    double now = 0;
+    int code = EXIT_CODE_OK;
+    (void)snprintf(name, sizeof name, "heirflow %s", report->command);
+    if (!open_session(config, name, NULL, &session, &error) ||
+        !ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error))
+        code = fail(report->command, &error);
+    else if (json_is_null(*ret_answer))
+        code = refuse_group(session, config, report->command);
+    else if (options->json)
+        code = print_json(*ret_answer);
+    else
+        report->print(*ret_answer, now, config);
+    postgres_session_close(session);
+    return code;
 }
 
 /* ---- status */
@@ -231,8 +279,7 @@ static void print_members(json_t *status, double now)
     table_print(&table);
 }
 
-/* `publishes`: news are meant to reach a broker. */
-static void print_status(json_t *status, double now, bool publishes)
+static void print_status(json_t *status, double now, const struct config *config)
 {
     char since[32], lease[32], group[400], heir[400];
     json_t *holder = json_object_get(status, "heir");
@@ -249,7 +296,7 @@ static void print_status(json_t *status, double now, bool publishes)
         printf(", no heir at present\n");
     if (json_is_true(json_object_get(status, "paused")))
         puts("paused: nobody takes over");
-    if (publishes && number_of(status, "unpublished") > 0)
+    if (config->rabbitmq.url_count > 0 && number_of(status, "unpublished") > 0)
         printf("%lld news not yet published to RabbitMQ\n", number_of(status, "unpublished"));
     putchar('\n');
     print_members(status, now);
@@ -257,43 +304,34 @@ static void print_status(json_t *status, double now, bool publishes)
 
 int commands_status(const struct config *config, const struct options *options)
 {
-    struct error error;
-    struct postgres_session *session = NULL;
+    static const struct report report = {"status", "select status($1), extract(epoch from clock_timestamp())",
+                                         print_status};
     cleanup_json json_t *status = NULL;
-    double now = 0;
-    int code = EXIT_CODE_OK;
-    if (!open_session(config, "heirflow status", NULL, &session, &error) ||
-        !ask(session, "select status($1), extract(epoch from clock_timestamp())", 1, (const char *[]){config->group},
-             &status, &now, &error))
-        code = fail("status", &error);
-    else if (json_is_null(status))
-        code = refuse_group(session, config, "status");
-    else if (options->json)
-        code = print_json(status);
-    else
-        print_status(status, now, config->rabbitmq.url_count > 0);
-    postgres_session_close(session);
-    return code;
+    return run_report(&report, config, options, NULL, &status);
 }
 
 /* ---- history */
 
-static void print_history(json_t *terms, double now)
+static const char no_term_yet[] = "no term yet: nobody has been heir so far";
+
+static void print_history(json_t *terms, double now, const struct config *config)
 {
     cleanup_table struct table table = {.columns = 6};
     size_t index;
     json_t *term;
+    if (json_array_size(terms) == 0) {
+        puts(no_term_yet);
+        return;
+    }
     table_add(&table, 24, (const char *[]){"TERM", "NODE", "BEGAN (UTC)", "LASTED", "GAP", "ENDED"});
     json_array_foreach(terms, index, term)
     {
-        char number[24], began[24], lasted[32], gap[32] = "-", ended[160];
+        char number[24], began[24], lasted[32], gap[32], ended[160];
         double ended_at = time_of(term, "ended_at");
         (void)snprintf(number, sizeof number, "%lld", number_of(term, "term"));
-        (void)snprintf(began, sizeof began, "%.19s", text_of(term, "began_at"));
-        began[strcspn(began, "T")] = ' ';
+        format_time(term, "began_at", began, sizeof began);
+        format_gap(term, gap, sizeof gap);
         format_duration((ended_at < 0 ? now : ended_at) - time_of(term, "began_at"), lasted, sizeof lasted);
-        if (json_is_integer(json_object_get(term, "gap_ms")))
-            format_duration((double)number_of(term, "gap_ms") / 1000, gap, sizeof gap);
         (void)snprintf(ended, sizeof ended, "%s%s%s", ended_at < 0 ? "still heir" : text_of(term, "ended_by"),
                        *text_of(term, "reason") ? ": " : "", text_of(term, "reason"));
         table_add(&table, 24, (const char *[]){number, text_of(term, "node"), began, lasted, gap, ended});
@@ -303,29 +341,67 @@ static void print_history(json_t *terms, double now)
 
 int commands_history(const struct config *config, const struct options *options)
 {
-    struct error error;
-    struct postgres_session *session = NULL;
+    static const struct report report = {
+        "history",
+        "select case when news_last($1) is not null then history($1, least($2::bigint, 1000000)::integer) end,"
+        " extract(epoch from clock_timestamp())",
+        print_history};
     cleanup_json json_t *terms = NULL;
-    double now = 0;
-    int code = EXIT_CODE_OK;
     char limit[24];
     (void)snprintf(limit, sizeof limit, "%lld", (long long)(options->limit < 0 ? DEFAULT_LIMIT : options->limit));
-    if (!open_session(config, "heirflow history", NULL, &session, &error) ||
-        !ask(session,
-             "select case when news_last($1) is not null then history($1, least($2::bigint, 1000000)::integer) end,"
-             " extract(epoch from clock_timestamp())",
-             2, (const char *[]){config->group, limit}, &terms, &now, &error))
-        code = fail("history", &error);
-    else if (json_is_null(terms))
-        code = refuse_group(session, config, "history");
-    else if (options->json)
-        code = print_json(terms);
-    else if (json_array_size(terms) == 0)
-        puts("no term yet: nobody has been heir so far");
+    return run_report(&report, config, options, limit, &terms);
+}
+
+/* ---- audit */
+
+static void describe_end(json_t *term, char *buffer, size_t size)
+{
+    bool presumed = json_is_true(json_object_get(term, "presumed"));
+    const char *reason = text_of(term, "reason"), *how = text_of(term, "ended_by");
+    if (json_is_true(json_object_get(term, "running")))
+        how = "still heir";
+    else if (!*how)
+        how = presumed ? "not renewed" : "end not recorded";
+    (void)snprintf(buffer, size, "%s%s%s%s%s", json_is_true(json_object_get(term, "overlaps")) ? "OVERLAP; " : "", how,
+                   *reason ? ": " : "", reason, presumed ? " (end presumed)" : "");
+}
+
+static void print_audit(json_t *audit, double now, const struct config *config)
+{
+    cleanup_table struct table table = {.columns = 6};
+    long long overlaps = number_of(audit, "overlaps");
+    json_t *terms = json_object_get(audit, "terms"), *term;
+    size_t index;
+    if (json_array_size(terms) == 0) {
+        puts(no_term_yet);
+        return;
+    }
+    table_add(&table, 24, (const char *[]){"TERM", "NODE", "BEGAN (UTC)", "ENDED (UTC)", "GAP", "HOW IT ENDED"});
+    json_array_foreach(terms, index, term)
+    {
+        char number[24], began[24], ended[24], gap[32], how[160];
+        (void)snprintf(number, sizeof number, "%lld", number_of(term, "term"));
+        format_time(term, "began_at", began, sizeof began);
+        format_time(term, "ended_at", ended, sizeof ended);
+        format_gap(term, gap, sizeof gap);
+        describe_end(term, how, sizeof how);
+        table_add(&table, 24, (const char *[]){number, text_of(term, "node"), began, ended, gap, how});
+    }
+    table_print(&table);
+    if (overlaps)
+        printf("\n%lld overlap%s recorded: a term began before an earlier one had ended, or the database's clock was set "
+               "back\n",
+               overlaps, overlaps == 1 ? "" : "s");
     else
-        print_history(terms, now);
-    postgres_session_close(session);
-    return code;
+        puts("\nno overlap recorded");
+}
+
+int commands_audit(const struct config *config, const struct options *options)
+{
+    static const struct report report = {"audit", "select audit($1), extract(epoch from clock_timestamp())", print_audit};
+    cleanup_json json_t *audit = NULL;
+    int code = run_report(&report, config, options, NULL, &audit);
+    return code == EXIT_CODE_OK && number_of(audit, "overlaps") > 0 ? EXIT_CODE_NEGATIVE : code;
 }
 
 /* ---- news */

@@ -1,4 +1,4 @@
-/* The commands that read: status, history, news, version. */
+/* The commands that read: status, history, audit, news, version. */
 #pragma once
 
 #include "config.h"
@@ -7,6 +7,7 @@
 /* Each prints to standard output and its failures to standard error; returns the exit code. */
 int commands_status(const struct config *config, const struct options *options);
 int commands_history(const struct config *config, const struct options *options);
+int commands_audit(const struct config *config, const struct options *options); /* 1: an overlap */
 int commands_news(const struct config *config, const struct options *options);
 int commands_version(const struct options *options);
 int commands_help(const struct options *options);

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-COMMANDS = ["run", "status", "history", "news", "check", "migrate", "version", "help"]
+COMMANDS = ["run", "status", "history", "audit", "news", "check", "migrate", "version", "help"]
 
 
 @pytest.fixture

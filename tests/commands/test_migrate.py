@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 
+from conftest import SOURCE
 from wrapper import clean_environment
 
 
@@ -23,6 +24,11 @@ def login(postgres):
         postgres.psql(f"drop role {role}")
 
 
+def migrations():
+    """(version, name) of each file of sql/."""
+    return [(int(path.stem[:4]), path.stem) for path in sorted((SOURCE / "sql").glob("[0-9]*.sql"))]
+
+
 def versions(database):
     return database.query("select version, name from schema_version order by version")
 
@@ -32,7 +38,20 @@ def test_creates_the_schema_and_does_nothing_the_second_time(command, empty_data
     assert "applied 0001_succession" in first.stdout
     again = command("migrate", database=empty_database, expect=0)
     assert "already" in again.stdout and "applied" not in again.stdout
-    assert [tuple(row) for row in versions(empty_database)] == [(1, "0001_succession")]
+    assert [tuple(row) for row in versions(empty_database)] == migrations()
+
+
+def test_upgrades_the_schema_of_the_first_release(command, empty_database):
+    with empty_database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("create schema heirflow; set search_path = heirflow; create table schema_version (version integer "
+                       "primary key, name text not null, applied_at timestamptz not null default now(), applied_by text "
+                       "not null default session_user); insert into schema_version values (1, '0001_succession'); "
+                       + (SOURCE / "sql/0001_succession.sql").read_text())
+        cursor.execute("insert into throne (group_name, lease_ms) values ('kept', 6000)")
+    upgrade = command("migrate", database=empty_database, expect=0)
+    assert "applied 0002_audit" in upgrade.stdout and "applied 0001" not in upgrade.stdout
+    assert [tuple(row) for row in versions(empty_database)] == migrations()
+    assert "no term yet" in command("audit", "--group", "kept", database=empty_database, expect=0).stdout
 
 
 def test_ten_at_once_apply_each_migration_once(heirflow, empty_database):
@@ -41,7 +60,7 @@ def test_ten_at_once_apply_each_migration_once(heirflow, empty_database):
     outputs = [process.communicate(timeout=60)[0] for process in running]
     assert [process.returncode for process in running] == [0] * 10, outputs
     assert sum("applied 0001_succession" in output for output in outputs) == 1
-    assert len(versions(empty_database)) == 1
+    assert len(versions(empty_database)) == len(migrations())
 
 
 def test_waits_for_a_migration_under_way(heirflow, empty_database):
@@ -60,13 +79,13 @@ def test_waits_for_a_migration_under_way(heirflow, empty_database):
 def test_another_schema_beside_the_first(command, empty_database):
     command("migrate", database=empty_database, expect=0)
     command("migrate", database=empty_database, expect=0, HEIRFLOW_SCHEMA="user")  # a reserved word
-    assert empty_database.value("select count(*) from \"user\".schema_version") == 1
+    assert empty_database.value("select count(*) from \"user\".schema_version") == len(migrations())
     assert "no group" in command("status", database=empty_database, expect=1, HEIRFLOW_SCHEMA="user").stderr
 
 
 def test_refuses_a_newer_schema(command, database):
     database.query("insert into schema_version (version, name) values (1000, '1000_future')")
-    for name in ("migrate", "status", "news", "history"):
+    for name in ("migrate", "status", "news", "history", "audit"):
         result = command(name, database=database, expect=3)
         assert "version 1000" in result.stderr and "upgrade heirflow on this node" in result.stderr
 
@@ -140,7 +159,7 @@ def test_a_read_only_standby_is_named(command, own_postgres):
 def test_database_down_is_one_line_without_the_password(command, own_postgres):
     own_postgres.stop()
     dsn = own_postgres.dsn("postgres", password="hush-hush")
-    for name in ("migrate", "status", "history", "news"):
+    for name in ("migrate", "status", "history", "audit", "news"):
         result = command(name, database=dsn, expect=3)
         assert result.stderr.count("\n") == 1 and "hush-hush" not in result.stderr
         assert str(own_postgres.port) in result.stderr

@@ -1,4 +1,4 @@
-"""status, history and news on a roster made by SQL calls."""
+"""status, history, audit and news on a roster made by SQL calls."""
 import json
 import re
 import subprocess
@@ -84,7 +84,7 @@ def test_status_of_a_vacant_and_paused_group(command, database, roster):
     assert "no heir at present" in text and "paused: nobody takes over" in text
 
 
-@pytest.mark.parametrize("name", ["status", "history", "news"])
+@pytest.mark.parametrize("name", ["status", "history", "audit", "news"])
 def test_an_unknown_group_is_told_which_there_are(command, database, roster, name):
     result = command(name, "--group", "other", database=database, expect=1)
     assert f"known groups: {GROUP};" in result.stderr and result.stdout == ""
@@ -96,7 +96,7 @@ def test_control_characters_never_reach_the_terminal(command, database):
     member.accede()
     member.tell("scheduler-started", note=evil)
     member.abdicate(evil)
-    for name in ("status", "history", "news"):
+    for name in ("status", "history", "audit", "news"):
         for option in ([], ["--json"]):
             text = command(name, "--group", GROUP, *option, database=database, expect=0).stdout
             assert not re.search("[\x00-\x09\x0b-\x1f\x80-\x9f]", text), (name, option)
@@ -115,6 +115,17 @@ def test_history_shows_terms_newest_first_with_gaps(command, database, roster):
     assert len(command("history", "--limit", "1", "--group", GROUP, database=database, expect=0).stdout.splitlines()) == 2
     terms = json.loads(command("history", "--json", "--group", GROUP, database=database, expect=0).stdout)
     assert [term["node"] for term in terms] == ["bob", "ada"] and terms[0]["gap_ms"] >= 0
+
+
+def test_audit_of_an_abdication_and_a_takeover(command, database, roster):
+    ada, bob = roster[:2]
+    ada.abdicate("scheduler-failed")
+    bob.accede()
+    ada.accede()
+    told = json.loads(command("audit", "--json", "--group", GROUP, database=database, expect=0).stdout)
+    assert [(term["node"], term["ended_by"], term["presumed"]) for term in told["terms"]] == [
+        ("ada", "abdicated", False), ("bob", "deposed", True), ("ada", None, False)]
+    assert [term["gap_ms"] >= 0 for term in told["terms"][:2]] == [True, True] and told["terms"][2]["running"]
 
 
 def test_news_are_one_event_a_line_in_order(command, database, roster):

@@ -7,7 +7,7 @@ import pytest
 
 MEMBER = {"register", "heartbeat", "accede", "abdicate", "leave", "relay_claim", "relay_published"}
 OPERATOR = {"request_switchover", "set_paused", "set_retired", "set_lease"}
-VIEWER = {"news_after", "news_last", "group_names", "status", "history", "server_identity"}
+VIEWER = {"news_after", "news_last", "group_names", "status", "history", "audit", "server_identity"}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_an_operator_and_a_viewer_can_do_theirs(login, member, line):
     assert operator.call("request_switchover", "g", "bob")["accepted"] and operator.call("set_lease", "g", 5000)
     assert operator.call("set_retired", "g", "bob", True)["changed"] and operator.call("set_paused", "g", True)
     viewer = member("view", register=False, connection=login("heirflow_viewer"))
-    assert viewer.call("status", "g")["paused"] and viewer.call("history", "g", 5)
+    assert viewer.call("status", "g")["paused"] and viewer.call("history", "g", 5) and viewer.call("audit", "g")
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         viewer.call("set_paused", "g", False)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
