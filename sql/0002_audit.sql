@@ -19,19 +19,19 @@ language sql volatile security definer set search_path from current as $$
          where e.group_name = p_group
     ), judged as (   -- an end that was never written lies behind every beginning
         select told.*, lead(began_at) over line - ended_at as gap,
-               coalesce(max(coalesce(ended_at, 'infinity')) over (line rows between unbounded preceding and 1 preceding) > began_at,
-                        false) as overlaps
+               coalesce(max(coalesce(ended_at, 'infinity')) over (line rows between unbounded preceding and 1 preceding)
+                        > began_at, false) as too_early
           from told
         window line as (order by term)
     )
     select jsonb_build_object(
         'group', g.group_name,
-        'overlaps', (select count(*) from judged where overlaps),
+        'overlaps', (select count(*) from judged where too_early),
         'terms', (select coalesce(jsonb_agg(jsonb_build_object(
             'term', term, 'node', node, 'member_id', member_id, 'began_at', began_at, 'ended_at', ended_at,
             'ended_by', ended_by, 'reason', reason, 'presumed', presumed, 'running', running,
             'gap_ms', floor(extract(epoch from gap) * 1000)::bigint,
-            'overlaps', overlaps) order by term), '[]') from judged))
+            'overlaps', too_early) order by term), '[]') from judged))
       from throne g where g.group_name = p_group
 $$;
 comment on function audit(text) is

@@ -151,6 +151,7 @@ static struct database_reply do_register(struct database *self, const struct dat
             .exists = true,
             .present = true,
             .eligible = caller->eligible,
+            .says_eligible = caller->eligible,
             .retired = retired,
             .generation = caller->generation,
             .member_id = ++self->last_member_id,
@@ -170,14 +171,18 @@ static struct database_reply do_heartbeat(struct database *self, const struct da
 {
     struct database_throne *throne = &self->throne;
     struct database_member *me = find(self, caller);
+    bool news = me && (me->says_eligible != caller->eligible || me->highest_term != caller->highest_term);
     bool renewed = order->renew && throne->heir == caller->member_id && throne->incarnation == caller->incarnation &&
                    throne->term == order->term;
     if (renewed) {
         throne->beat++;
         throne->renewed_at = self->now_ms;
     } else if (me) {
-        me->seen_at = self->now_ms;
         me->eligible = caller->eligible;
+    }
+    if (me && (news || !renewed)) { /* a renewal writes the roster only when there is something to write */
+        me->seen_at = self->now_ms;
+        me->says_eligible = caller->eligible;
         me->highest_term = caller->highest_term;
     }
     return (struct database_reply){.granted = renewed, .observed = true, .observation = observe(self, caller)};
@@ -215,8 +220,10 @@ static struct database_reply do_accede(struct database *self, const struct datab
 {
     struct database_throne *throne = &self->throne;
     const char *refusal = refuse_accession(self, caller, order);
+    struct database_caller nobody = *caller;
+    nobody.lease_ms = 6000; /* an accession does not tell the caller's: what a group that is gone is shown with */
     if (refusal)
-        return (struct database_reply){.observed = true, .observation = observe(self, caller), .refusal = refusal};
+        return (struct database_reply){.observed = true, .observation = observe(self, &nobody), .refusal = refusal};
     throne->term += throne->identity == self->identity ? 1 : 1000 + (int64_t)(random_next(self->random) % 1000);
     if (throne->term <= order->highest_term)
         throne->term = order->highest_term + 1;
@@ -272,24 +279,38 @@ void database_switchover(struct database *self)
         self->throne.request = ASKED_SWITCHOVER;
 }
 
+static bool is_holder(const struct database *self, const struct database_member *member)
+{
+    return member->exists && member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
+}
+
 void database_pause(struct database *self, bool paused)
 {
-    self->throne.paused = paused;
-    if (paused)
-        self->throne.request = ASKED_NOTHING;
+    struct database_throne *throne = &self->throne;
+    if (!throne->exists || throne->paused == paused)
+        return;
+    throne->paused = paused;
+    throne->request = ASKED_NOTHING;
+    for (int i = 1; i < DATABASE_SEATS; i++) {
+        if (!paused && is_holder(self, &self->roster[i]) && self->roster[i].retired)
+            throne->request = ASKED_RETIRE;
+    }
 }
 
 void database_retire(struct database *self, int seat, bool retired)
 {
+    struct database_throne *throne = &self->throne;
     struct database_member *member = &self->roster[seat];
-    bool heir = member->exists && member->member_id == self->throne.heir;
-    if (retired && heir && self->throne.paused)
+    bool heir = is_holder(self, member);
+    if (!throne->exists || (retired && heir && throne->paused))
         return;
     if (!retired && member->retired && !heir)
         member->present = false; /* so that it registers at the end of the line */
     member->retired = retired;
-    if (heir)
-        self->throne.request = retired ? ASKED_RETIRE : ASKED_NOTHING;
+    if (heir && retired)
+        throne->request = ASKED_RETIRE;
+    else if (heir && throne->request == ASKED_RETIRE)
+        throne->request = ASKED_NOTHING;
 }
 
 void database_set_lease(struct database *self, int64_t lease_ms)

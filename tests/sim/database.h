@@ -18,6 +18,7 @@ struct database_throne {
 
 struct database_member {
     bool exists, present, eligible, retired;
+    bool says_eligible; /* in its last own words; the database may have judged otherwise since */
     int64_t generation, member_id, incarnation, seen_at, highest_term;
 };
 
