@@ -57,16 +57,16 @@ static bool executable(const char *path)
 }
 
 /* As execvp would look for it, in this process's directory and with its rights. */
-static bool look_up(const struct config *config, char *ret_path, size_t size, struct error *error)
+static bool look_up(const struct config *config, const char *name, const char *key, char *ret_path, size_t size,
+                    struct error *error)
 {
-    const char *name = config->scheduler.command[0], *path = search_path(config);
+    const char *path = search_path(config);
     if (strchr(name, '/')) {
         (void)snprintf(ret_path, size, "%s", name);
         if (executable(name))
             return true;
         if (access(name, F_OK) != 0)
-            return error_set(error, EXIT_CODE_USAGE, "command \"%s\": %s: correct \"scheduler.command\"", name,
-                             strerror(errno));
+            return error_set(error, EXIT_CODE_USAGE, "command \"%s\": %s: correct \"%s\"", name, strerror(errno), key);
         return error_set(error, EXIT_CODE_USAGE, "command \"%s\" is not an executable file%s%s: chmod +x it, or correct it",
                          name, config->scheduler.user ? " for user " : "",
                          config->scheduler.user ? config->scheduler.user : "");
@@ -107,7 +107,8 @@ static bool find_user(const struct config *config, struct passwd **ret_user, str
     return true;
 }
 
-bool check_command(const struct config *config, char *ret_path, size_t size, struct error *error)
+bool check_command(const struct config *config, const char **command, const char *key, char *ret_path, size_t size,
+                   struct error *error)
 {
     struct passwd *user = NULL;
     struct finding finding = {0};
@@ -119,8 +120,8 @@ bool check_command(const struct config *config, char *ret_path, size_t size, str
     (void)fflush(NULL); /* or the child would print what is buffered once more */
     pid_t child = fork();
     if (child == 0) {
-        finding.found =
-            become(config, user, &finding.error) && look_up(config, finding.path, sizeof finding.path, &finding.error);
+        finding.found = become(config, user, &finding.error) &&
+                        look_up(config, command[0], key, finding.path, sizeof finding.path, &finding.error);
         _exit(write(ends[1], &finding, sizeof finding) == (ssize_t)sizeof finding ? 0 : 1);
     }
     (void)close(ends[1]);
@@ -131,7 +132,7 @@ bool check_command(const struct config *config, char *ret_path, size_t size, str
     if (child > 0)
         (void)waitpid(child, NULL, 0); /* what it found is in the pipe */
     if (length != sizeof finding)
-        return error_set(error, EXIT_CODE_USAGE, "the look-up of command \"%s\" failed", config->scheduler.command[0]);
+        return error_set(error, EXIT_CODE_USAGE, "the look-up of command \"%s\" failed", command[0]);
     if (!finding.found)
         *error = finding.error;
     else
@@ -152,7 +153,12 @@ bool check_runnable(const struct config *config, struct error *error)
             error, EXIT_CODE_USAGE,
             "no command to run: give it after --, or as \"scheduler.command\" in %s; or set \"no_heir\" to only watch",
             config->path ? config->path : "/etc/heirflow/heirflow.json");
-    return check_command(config, path, sizeof path, error);
+    if (!check_command(config, config->scheduler.command, "scheduler.command", path, sizeof path, error))
+        return false;
+    const char **health = config->scheduler.health.command;
+    if (health && !check_command(config, health, "scheduler.health.command", path, sizeof path, error))
+        return error_wrap(error, "\"scheduler.health.command\"");
+    return true;
 }
 
 /* ---- findings */
@@ -284,6 +290,20 @@ static void check_output(struct findings *findings, const struct config *config)
     }
 }
 
+static void check_health(struct findings *findings, const struct config *config)
+{
+    char path[4096];
+    struct error error;
+    const char **command = config->scheduler.health.command;
+    if (config->no_heir || !command)
+        return;
+    if (!check_command(config, command, "scheduler.health.command", path, sizeof path, &error))
+        report(findings, false, "health command", "%s", error.text);
+    else
+        report(findings, true, "health command", "%s; %lld failures in a row restart the scheduler", path,
+               (long long)config->scheduler.health.failures);
+}
+
 static void check_node(struct findings *findings, const struct config *config)
 {
     char path[4096];
@@ -302,12 +322,13 @@ static void check_node(struct findings *findings, const struct config *config)
         report(findings, true, "command", "none needed: this member never leads (no_heir)");
     else if (!config->scheduler.command)
         report(findings, false, "command", "no command to run - set \"scheduler.command\", or give it after --");
-    else if (!check_command(config, path, sizeof path, &error))
+    else if (!check_command(config, config->scheduler.command, "scheduler.command", path, sizeof path, &error))
         report(findings, false, "command", "%s", error.text);
     else
         report(findings, true, "command", "%s%s%s%s%s", path, config->scheduler.user ? " as user " : "",
                config->scheduler.user ? config->scheduler.user : "", config->scheduler.directory ? " in " : "",
                config->scheduler.directory ? config->scheduler.directory : "");
+    check_health(findings, config);
     check_output(findings, config);
 }
 

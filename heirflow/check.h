@@ -10,6 +10,8 @@ int check_run(const struct config *config);
  * scheduler's user can execute? */
 bool check_runnable(const struct config *config, struct error *error);
 
-/* The file that the scheduler's command names, found along the PATH that the scheduler will have, as its user and in its
- * directory. Forks, so call it before there are threads. */
-bool check_command(const struct config *config, char *ret_path, size_t size, struct error *error);
+/* The file that a command of the scheduler's (`key` names it: scheduler.command or scheduler.health.command) names, found
+ * along the PATH that the scheduler will have, as its user and in its directory. Forks, so call it before there are
+ * threads. */
+bool check_command(const struct config *config, const char **command, const char *key, char *ret_path, size_t size,
+                   struct error *error);

@@ -136,6 +136,23 @@ const struct config_key config_keys[] = {
         .most = DAY_MS, .has_twin = true, .description = "The window in which restarts are counted."),
     KEY("scheduler.restart.backoff_ms", CONFIG_INTEGER, scheduler.restart.backoff_ms, .preset = "500", .most = DAY_MS,
         .has_twin = true, .description = "Wait before the first restart, doubled by each further one within the window."),
+    KEY("scheduler.health.command", CONFIG_LIST, scheduler.health.command, .most = 65536,
+        .description = "Program and arguments that tell by exit status 0 that the scheduler is well; no shell is involved. "
+                       "It runs beside the scheduler: same user, directory and environment. Empty: only the scheduler's "
+                       "process is watched."),
+    KEY("scheduler.health.interval_ms", CONFIG_INTEGER, scheduler.health.interval_ms, .preset = "10000", .least = 1,
+        .most = DAY_MS, .has_twin = true, .description = "Wait between the end of one health command and the next."),
+    KEY("scheduler.health.timeout_ms", CONFIG_INTEGER, scheduler.health.timeout_ms, .preset = "30000", .least = 1,
+        .most = DAY_MS, .has_twin = true,
+        .description = "How long a health command may take; then it is killed and has failed."),
+    KEY("scheduler.health.failures", CONFIG_INTEGER, scheduler.health.failures, .preset = "3", .least = 1, .most = 1000,
+        .has_twin = true,
+        .description = "So many failures in a row make the scheduler unhealthy: it is stopped and started again, within "
+                       "the restart limit."),
+    KEY("scheduler.health.start_period_ms", CONFIG_INTEGER, scheduler.health.start_period_ms, .preset = "60000",
+        .most = DAY_MS, .has_twin = true,
+        .description = "Time from a start of the scheduler in which failures do not count, unless the health command has "
+                       "succeeded before."),
     KEY("run_directory", CONFIG_TEXT, run_directory, .most = 4000, .has_twin = true, .valid = is_path,
         .expected = PATH_EXPECTED,
         .description = "Where lock files are kept. Default: $RUNTIME_DIRECTORY, else /run/heirflow for root, else "
@@ -594,17 +611,26 @@ static void drop_empty(const char **place)
     }
 }
 
+/* An empty list means the same as none. */
+static bool settle_command(const char ***place, const char *path, struct error *error)
+{
+    const char **command = *place;
+    if (command && command[0] && !*command[0])
+        return error_set(error, EXIT_CODE_USAGE, "\"%s\" begins with an empty text: name the program there", path);
+    if (command && !command[0]) {
+        free_list(command);
+        *place = NULL;
+    }
+    return true;
+}
+
 static bool settle(struct config *config, struct error *error)
 {
     while (config->rabbitmq.urls[config->rabbitmq.url_count])
         config->rabbitmq.url_count++;
-    const char **command = config->scheduler.command;
-    if (command && command[0] && !*command[0])
-        return error_set(error, EXIT_CODE_USAGE, "\"scheduler.command\" begins with an empty text: name the program there");
-    if (command && !command[0]) {
-        free_list(command);
-        config->scheduler.command = NULL;
-    }
+    if (!settle_command(&config->scheduler.command, "scheduler.command", error) ||
+        !settle_command(&config->scheduler.health.command, "scheduler.health.command", error))
+        return false;
     drop_empty(&config->scheduler.directory);
     drop_empty(&config->scheduler.user);
     return fill_node(config, error) && fill_run_directory(config, error);
@@ -672,6 +698,14 @@ int64_t config_worst_gap_ms(const struct config *config, int64_t lease_ms)
     return lease_ms + 2 * succession_heartbeat_ms(&settings, lease_ms);
 }
 
+/* The restart limit must be within reach of a scheduler that hangs after each start. */
+static int64_t unhealthy_window_ms(const struct config *config)
+{
+    int64_t round_ms = config->scheduler.health.interval_ms + config->scheduler.health.timeout_ms;
+    int64_t run_ms = config->scheduler.health.start_period_ms + config->scheduler.health.failures * round_ms;
+    return (config->scheduler.restart.limit + 1) * (run_ms + config->lease_ms);
+}
+
 struct succession_settings config_succession(const struct config *config)
 {
     return (struct succession_settings){
@@ -682,6 +716,7 @@ struct succession_settings config_succession(const struct config *config)
         .restart_limit = config->scheduler.restart.limit,
         .restart_window_ms = config->scheduler.restart.window_ms,
         .restart_backoff_ms = config->scheduler.restart.backoff_ms,
+        .unhealthy_window_ms = unhealthy_window_ms(config),
         .no_heir = config->no_heir,
     };
 }

@@ -36,6 +36,13 @@ struct config {
             int64_t window_ms;  /* default 60000 */
             int64_t backoff_ms; /* default 500, doubled by each restart within the window */
         } restart;
+        struct {
+            const char **command;    /* argv, NULL-terminated; NULL: the scheduler's process is all that is watched */
+            int64_t interval_ms;     /* default 10000, from the end of one to the start of the next */
+            int64_t timeout_ms;      /* default 30000 */
+            int64_t failures;        /* default 3 in a row */
+            int64_t start_period_ms; /* default 60000; failures before count only after a success */
+        } health;
     } scheduler;
     const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
     bool no_heir;              /* watch and relay, never lead */

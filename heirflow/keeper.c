@@ -273,9 +273,20 @@ void keeper_stop(struct keeper *self, int64_t kill_at_ms)
     order(self, KEEPER_ORDER_STOP, kill_at_ms);
 }
 
+void keeper_end_run(struct keeper *self, int64_t kill_at_ms)
+{
+    order(self, KEEPER_ORDER_END_RUN, kill_at_ms);
+}
+
 void keeper_kill(struct keeper *self)
 {
     (void)syscall(SYS_pidfd_send_signal, self->pidfd, SIGKILL, NULL, 0); /* fails only for the dead */
+}
+
+bool keeper_lives(const struct keeper *self)
+{
+    siginfo_t end = {0};
+    return waitid(P_PIDFD, (id_t)self->pidfd, &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == 0;
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -50,9 +50,11 @@ bool keeper_start(uv_loop_t *loop, const struct keeper_spec *spec, keeper_report
 void keeper_set_deadline(struct keeper *self, int64_t deadline_ms); /* later ones only; answered by KEEPER_ECHO */
 void keeper_restart(struct keeper *self);                  /* after KEEPER_EXITED or KEEPER_START_FAILED: same term again */
 void keeper_stop(struct keeper *self, int64_t kill_at_ms); /* SIGTERM now, SIGKILL at that CLOCK_BOOTTIME; for good */
-void keeper_kill(struct keeper *self);  /* SIGKILL to the keeper, reap it, then the rest of the tree; KEEPER_GONE follows */
-void keeper_drain(struct keeper *self); /* handles reports that have already arrived; they run before it returns */
-void keeper_free(struct keeper *self);  /* after KEEPER_GONE */
+void keeper_end_run(struct keeper *self, int64_t kill_at_ms); /* the same, but KEEPER_EXITED follows: it may restart */
+void keeper_kill(struct keeper *self); /* SIGKILL to the keeper, reap it, then the rest of the tree; KEEPER_GONE follows */
+bool keeper_lives(const struct keeper *self); /* false from its death on, reported or not yet */
+void keeper_drain(struct keeper *self);       /* handles reports that have already arrived; they run before it returns */
+void keeper_free(struct keeper *self);        /* after KEEPER_GONE */
 
 /* The body of `heirflow keeper`, the hidden command that keeper_start executes. Returns the exit status. */
 int keeper_main(void);

@@ -51,7 +51,7 @@ struct keeper_process {
     pid_t main; /* 0 once reaped */
     int status;
     int64_t deadline_ms;
-    int64_t stop_by_ms; /* when patience with a graceful stop ends; INT64_MAX without one */
+    int64_t stop_by_ms; /* when patience with a graceful stop, or end of a run, ends; INT64_MAX without one */
     bool final;         /* a stop has begun: what is dead stays dead */
     bool fencing;       /* by our own timer: no deadline is taken any more */
     bool orphaned;      /* the wrapper died */
@@ -143,6 +143,13 @@ static void begin_kill(struct keeper_process *self)
     tree_kill(self->containment, self->leaf);
 }
 
+static void terminate(struct keeper_process *self)
+{
+    self->life = STOPPING;
+    (void)kill(self->main, SIGTERM); /* our child, not reaped: the number is still its own */
+    (void)kill(self->main, SIGCONT);
+}
+
 static void begin_stop(struct keeper_process *self)
 {
     self->final = true;
@@ -154,9 +161,16 @@ static void begin_stop(struct keeper_process *self)
         begin_kill(self);
         return;
     }
-    self->life = STOPPING;
-    (void)kill(self->main, SIGTERM); /* our child, not reaped: the number is still its own */
-    (void)kill(self->main, SIGCONT);
+    terminate(self);
+}
+
+/* Not for good: what runs is ended, and the next start is the wrapper's to order. */
+static void end_run(struct keeper_process *self, int64_t kill_at_ms)
+{
+    if (self->life != RUNNING)
+        return;
+    self->stop_by_ms = kill_at_ms;
+    terminate(self);
 }
 
 /* No child is left, so no descendant is: the keeper is the init or the subreaper of them all. */
@@ -164,6 +178,8 @@ static void become_treeless(struct keeper_process *self)
 {
     bool again = !self->final && !self->orphaned;
     self->life = again ? WAITING : OVER;
+    if (again)
+        self->stop_by_ms = INT64_MAX;
     if (*self->leaf && !again)
         tree_leaf_remove(self->leaf);
     if (again && self->failed_start)
@@ -251,6 +267,9 @@ static void obey(struct keeper_process *self, const struct keeper_order *order)
             self->stop_by_ms = order->at_ms;
         begin_stop(self);
         break;
+    case KEEPER_ORDER_END_RUN:
+        end_run(self, order->at_ms);
+        break;
     case KEEPER_ORDER_RESTART:
         if (self->life == WAITING)
             start(self);
@@ -273,7 +292,7 @@ static void keep_timetable(struct keeper_process *self)
     bool running = self->life == STARTING || self->life == RUNNING || self->life == STOPPING;
     if (running && now_ms >= kill_at_ms(self)) {
         self->fencing = self->fencing || now_ms >= term_at_ms(self);
-        self->final = true;
+        self->final = self->final || self->fencing; /* else only this run has been given enough time to end */
         begin_kill(self);
     } else if (running && now_ms >= term_at_ms(self)) {
         self->fencing = true;
@@ -354,6 +373,7 @@ static bool unpack_spec(struct keeper_process *self)
                     "deadline_ms", &deadline_ms, "lease_ms", &lease_ms, "fence_grace_ms", &fence_grace_ms, "containment",
                     &containment, "log_level", &level, "log_format", &format) < 0)
         return false;
+    scheduler->key = "scheduler.command";
     scheduler->term = will->term = term;
     will->member_id = member_id;
     will->group = scheduler->group;

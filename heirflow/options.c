@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "commands.h"
+#include "health.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "wrapper.h"
@@ -29,6 +30,11 @@ static int run_check(const struct config *config, const struct options *options)
 static int run_migrate(const struct config *config, const struct options *options)
 {
     return migrate_run(config);
+}
+
+static int run_probe(const struct options *options)
+{
+    return health_main();
 }
 
 static int run_keeper(const struct options *options)
@@ -112,6 +118,13 @@ const struct command commands[] = {
      .example = "heirflow run",
      .hidden = true,
      .run_bare = run_keeper},
+    {.name = "probe",
+     .purpose = "What becomes the health command; started by `heirflow run`.",
+     .letters = "",
+     .exit_codes = "that of the command, 127 if it cannot be executed",
+     .example = "heirflow run",
+     .hidden = true,
+     .run_bare = run_probe},
     {0},
 };
 

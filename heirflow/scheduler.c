@@ -95,13 +95,13 @@ static bool enter_directory(const char *directory, struct error *error)
                      directory, strerror(errno));
 }
 
-/* After the change of user, which clears it; and the keeper may have died before. */
-static bool die_with(pid_t keeper, struct error *error)
+/* After the change of user, which clears it; and the parent may have died before. */
+static bool die_with(pid_t parent, struct error *error)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_set(error, EXIT_CODE_NEGATIVE, "cannot set the parent-death signal: %s", strerror(errno));
-    if (getppid() != keeper)
-        return error_set(error, EXIT_CODE_NEGATIVE, "the keeper died");
+    if (getppid() != parent)
+        return error_set(error, EXIT_CODE_NEGATIVE, "the parent process died");
     return true;
 }
 
@@ -143,18 +143,17 @@ static void set_environment(const struct scheduler_spec *spec)
     (void)setenv("PGAPPNAME", application, 0);
 }
 
-static bool explain_exec(const char *command, const char *path, int cause, struct error *error)
+static bool explain_exec(const char *key, const char *command, const char *path, int cause, struct error *error)
 {
     if (cause == ENOENT && !path)
-        return error_set(error, EXIT_CODE_NEGATIVE,
-                         "command \"%s\" is nowhere in PATH (%.200s); give its full path in scheduler.command", command,
-                         getenv("PATH") ? getenv("PATH") : "");
+        return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\" is nowhere in PATH (%.200s); give its full path in %s",
+                         command, getenv("PATH") ? getenv("PATH") : "", key);
     if (cause == ENOENT && access(path, F_OK) == 0)
         return error_set(error, EXIT_CODE_NEGATIVE,
                          "command \"%s\" exists but the interpreter named in its first line does not; correct that line",
                          path);
     if (cause == ENOENT || cause == ENOTDIR)
-        return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\" does not exist; correct scheduler.command", path);
+        return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\" does not exist; correct %s", path, key);
     if (cause == EACCES)
         return error_set(error, EXIT_CODE_NEGATIVE,
                          "command \"%s\" is not executable for this user; chmod +x it, or see who may enter its folder",
@@ -167,12 +166,12 @@ static bool explain_exec(const char *command, const char *path, int cause, struc
 }
 
 /* As execvp, but without its implicit shell for files that are no programs. */
-static bool execute(char **argv, struct error *error)
+static bool execute_in_path(const char *key, char **argv, struct error *error)
 {
     char candidate[4096], denied[4096] = "";
     if (strchr(argv[0], '/')) {
         (void)execve(argv[0], argv, environ);
-        return explain_exec(argv[0], argv[0], errno, error);
+        return explain_exec(key, argv[0], argv[0], errno, error);
     }
     const char *path = getenv("PATH");
     for (const char *part = path ? path : "/usr/local/bin:/usr/bin:/bin"; part;) {
@@ -184,31 +183,49 @@ static bool execute(char **argv, struct error *error)
         if (cause == EACCES && there)
             memcpy(denied, candidate, sizeof denied);
         else if (there || (cause != ENOENT && cause != ENOTDIR && cause != EACCES))
-            return explain_exec(argv[0], candidate, cause, error);
+            return explain_exec(key, argv[0], candidate, cause, error);
         part = *end ? end + 1 : NULL;
     }
-    return explain_exec(argv[0], *denied ? denied : NULL, *denied ? EACCES : ENOENT, error);
+    return explain_exec(key, argv[0], *denied ? denied : NULL, *denied ? EACCES : ENOENT, error);
+}
+
+static bool prepare(const struct scheduler_spec *spec, pid_t parent, struct error *error)
+{
+    (void)setsid(); /* fails only where this process leads a session already */
+    drop_our_environment();
+    if (!enter_leaf(spec->leaf, error) || !open_output(spec->output, error) || !become(spec->user, error) ||
+        !die_with(parent, error) || !enter_directory(spec->directory, error))
+        return false;
+    set_environment(spec);
+    return true;
+}
+
+/* Descriptors from first_fd on are closed; all are close-on-exec, this is for those that should be. */
+static bool execute(const struct scheduler_spec *spec, unsigned first_fd, struct error *error)
+{
+    size_t count = json_array_size(spec->command);
+    char **argv = calloc(count + 1, sizeof *argv);
+    if (!argv || !count)
+        return error_set(error, EXIT_CODE_NEGATIVE, "no %s to execute", spec->key);
+    for (size_t i = 0; i < count; i++)
+        argv[i] = (char *)json_string_value(json_array_get(spec->command, i));
+    (void)syscall(SYS_close_range, first_fd, ~0U, 0);
+    reset_signals();
+    return execute_in_path(spec->key, argv, error);
+}
+
+bool scheduler_become(const struct scheduler_spec *spec, pid_t parent, struct error *error)
+{
+    return prepare(spec, parent, error) && execute(spec, STDERR_FILENO + 1, error);
 }
 
 static bool become_scheduler(const struct scheduler_spec *spec, pid_t keeper, int hello_fd, const void *hello,
                              size_t hello_size, struct error *error)
 {
-    size_t count = json_array_size(spec->command);
-    char **argv = calloc(count + 1, sizeof *argv);
-    if (!argv || !count)
-        return error_set(error, EXIT_CODE_NEGATIVE, "no scheduler.command to execute");
-    for (size_t i = 0; i < count; i++)
-        argv[i] = (char *)json_string_value(json_array_get(spec->command, i));
-    (void)setsid(); /* cannot fail: a forked child leads no group */
-    drop_our_environment();
-    if (!enter_leaf(spec->leaf, error) || !open_output(spec->output, error) || !become(spec->user, error) ||
-        !die_with(keeper, error) || !enter_directory(spec->directory, error))
+    if (!prepare(spec, keeper, error))
         return false;
-    set_environment(spec);
     (void)send(hello_fd, hello, hello_size, MSG_NOSIGNAL); /* without it only the pid stays unknown to the wrapper */
-    (void)syscall(SYS_close_range, STATUS_FD + 1, ~0U, 0); /* all are close-on-exec; this is for those that should be */
-    reset_signals();
-    return execute(argv, error);
+    return execute(spec, STATUS_FD + 1, error);
 }
 
 bool scheduler_spawn(const struct scheduler_spec *spec, int hello_fd, const void *hello, size_t hello_size, pid_t *ret_pid,

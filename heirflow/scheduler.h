@@ -1,4 +1,4 @@
-/* The scheduler's first steps: from the keeper's fork to the exec of the configured command. */
+/* The scheduler's first steps: from the keeper's fork to the exec of the configured command; and those of its probe. */
 #pragma once
 
 #include <jansson.h>
@@ -11,6 +11,7 @@
 
 struct scheduler_spec {
     json_t *command;              /* array of strings */
+    const char *key;              /* of the configuration, that names the command; for error texts */
     json_t *environment;          /* object of strings */
     const char *directory, *user; /* NULL: the wrapper's own */
     const char *output;           /* "inherit" or a file to append to */
@@ -18,6 +19,10 @@ struct scheduler_spec {
     int64_t term;
     const char *leaf; /* cgroup to enter, "" for none */
 };
+
+/* Turns this process, a child of `parent`, into the command: session, signals, output, user, directory and environment of
+ * the scheduler, and no other descriptors. Returns only if that fails. */
+bool scheduler_become(const struct scheduler_spec *spec, pid_t parent, struct error *error);
 
 /* Forks. The child sends `hello` on hello_fd (the kernel adds its pid), prepares itself and executes the command. *ret_fd
  * then reads as empty (exec has succeeded) or as one text that says what failed. */

@@ -293,11 +293,23 @@ static bool may_beat(const struct succession *self)
 
 /* ---- ends of a term ---- */
 
+/* Within which ends of the scheduler belong together. */
+static int64_t window_ms(const struct succession *self)
+{
+    const struct succession_settings *settings = &self->settings;
+    return self->unhealthy ? most(settings->restart_window_ms, settings->unhealthy_window_ms) : settings->restart_window_ms;
+}
+
+/* Did the run that has just ended do well for long enough to forget those before? */
+static bool ran_long(const struct succession *self, int64_t now_ms)
+{
+    return self->running && now_ms - self->started_ms >= window_ms(self);
+}
+
 static void cool_off(struct succession *self, int64_t now_ms)
 {
     int64_t base_ms = least(group_lease_ms(self), COOLING_MOST_MS);
-    bool ran_long = self->running && now_ms - self->started_ms >= self->settings.restart_window_ms;
-    self->cooling_ms = ran_long || !self->cooling_ms ? base_ms : least(self->cooling_ms * 2, base_ms * 50);
+    self->cooling_ms = ran_long(self, now_ms) || !self->cooling_ms ? base_ms : least(self->cooling_ms * 2, base_ms * 50);
     self->cooling_until_ms = now_ms + self->cooling_ms;
 }
 
@@ -350,7 +362,7 @@ static void accept_accession(struct succession *self, int64_t now_ms, struct ord
     copy_text(self->term_incarnation, sizeof self->term_incarnation, self->incarnation);
     self->lease_ms = self->view.lease_ms;
     self->deadline_ms = self->echoed_ms = self->sent_ms + self->lease_ms; /* rule 2 */
-    self->running = self->killing = false;
+    self->running = self->unhealthy = self->killing = false;
     self->restarts = 0;
     self->restart_at_ms = 0;
     self->idle_since_ms = now_ms;
@@ -497,15 +509,15 @@ static void on_no_answer(struct succession *self, int64_t now_ms, struct orders 
 
 static void on_scheduler_failed(struct succession *self, const struct event *event, struct orders *orders)
 {
-    bool ran_long = self->running && event->now_ms - self->started_ms >= self->settings.restart_window_ms;
+    bool did_well = ran_long(self, event->now_ms);
     tell(self, orders, "scheduler-exited", event->reason);
     if (self->state != SUCCESSION_HEIR) {
-        self->running = false;
+        self->running = self->unhealthy = false;
         return;
     }
     int recent = 0;
     for (int i = 0; i < least(self->restarts, 16); i++)
-        recent += event->now_ms - self->restarted_ms[i] < self->settings.restart_window_ms;
+        recent += event->now_ms - self->restarted_ms[i] < window_ms(self);
     self->idle_since_ms = event->now_ms;
     if (recent < self->settings.restart_limit) {
         int64_t backoff_ms = self->settings.restart_backoff_ms << recent;
@@ -514,18 +526,28 @@ static void on_scheduler_failed(struct succession *self, const struct event *eve
         cool_off(self, event->now_ms);
         begin_stop(self, "scheduler-failed", event->now_ms, orders);
     }
-    if (ran_long)
+    if (did_well)
         self->cooling_ms = 0;
-    self->running = false;
+    self->running = self->unhealthy = false;
+}
+
+/* The keeper ends this run; what follows is decided when it is dead, as after a crash. */
+static void on_scheduler_unhealthy(struct succession *self, const struct event *event, struct orders *orders)
+{
+    if (self->state != SUCCESSION_HEIR || !self->running || self->unhealthy)
+        return;
+    self->unhealthy = true;
+    tell(self, orders, "scheduler-unhealthy", event->reason);
+    give(orders, ORDER_END_RUN)->kill_at_ms = event->now_ms + succession_fence_grace_ms(&self->settings, self->lease_ms);
 }
 
 static void on_tree_dead(struct succession *self, const struct event *event, struct orders *orders)
 {
     int64_t now_ms = event->now_ms;
     bool ran = self->running;
-    if (ran && now_ms - self->started_ms >= self->settings.restart_window_ms)
+    if (ran_long(self, now_ms))
         self->cooling_ms = 0; /* it did well: what cooled it off before is forgotten */
-    self->tree = self->running = self->killing = false;
+    self->tree = self->running = self->unhealthy = self->killing = false;
     switch (self->state) {
     case SUCCESSION_HEIR:
         if (!ran) /* a keeper that cannot even start one would only spin */
@@ -595,6 +617,9 @@ static void digest(struct succession *self, const struct event *event, struct or
         break;
     case EVENT_SCHEDULER_FAILED:
         on_scheduler_failed(self, event, orders);
+        break;
+    case EVENT_SCHEDULER_UNHEALTHY:
+        on_scheduler_unhealthy(self, event, orders);
         break;
     case EVENT_TREE_DEAD:
         on_tree_dead(self, event, orders);

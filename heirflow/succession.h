@@ -17,6 +17,7 @@ struct succession_settings {
     int64_t fence_grace_ms; /* 0: half of the lease in force */
     int64_t stop_timeout_ms;
     int64_t restart_limit, restart_window_ms, restart_backoff_ms;
+    int64_t unhealthy_window_ms; /* for schedulers that hang, which takes longer to find out; 0: restart_window_ms */
     bool no_heir;
 };
 
@@ -75,7 +76,8 @@ enum event_type {
     EVENT_TIMER,        /* the time of ORDER_WAKE has come (early is fine) */
     EVENT_KEEPER_ECHO,  /* deadline_ms */
     EVENT_SCHEDULER_STARTED,
-    EVENT_SCHEDULER_FAILED, /* ended or could not start; its tree is dead, the keeper waits. reason */
+    EVENT_SCHEDULER_FAILED,    /* ended or could not start; its tree is dead, the keeper waits. reason */
+    EVENT_SCHEDULER_UNHEALTHY, /* it runs, but its health command has failed too often. reason */
     EVENT_TREE_DEAD, /* the tree is dead and cannot come back under this term (keeper stopped or gone). reason: why the
                         keeper stopped it by itself, NULL if it was told to or died */
     EVENT_QUIT,      /* SIGTERM: hand over in peace and leave */
@@ -98,6 +100,7 @@ enum order_type {
     ORDER_START_SCHEDULER, /* new keeper: term, deadline_ms */
     ORDER_SET_DEADLINE,    /* deadline_ms to the keeper */
     ORDER_RESTART_SCHEDULER,
+    ORDER_END_RUN,        /* as stop, but the keeper stays for a restart; EVENT_SCHEDULER_FAILED follows */
     ORDER_STOP_SCHEDULER, /* SIGTERM now, SIGKILL at kill_at_ms */
     ORDER_KILL_KEEPER,    /* keeper first, then the tree; EVENT_TREE_DEAD follows */
     ORDER_TELL,           /* news of this member: tell, reason, term */
@@ -160,6 +163,7 @@ struct succession {
     int64_t deadline_ms, echoed_ms; /* end of the lease; the one the keeper has confirmed */
     bool tree;                      /* a keeper exists and may have, or start, a scheduler under our term */
     bool running;                   /* the scheduler runs */
+    bool unhealthy;                 /* its run is being ended because it hangs */
     bool killing;
     int64_t kill_at_ms;                /* stopping or fencing: when patience with the keeper ends */
     int64_t started_ms, idle_since_ms; /* last start of the scheduler; since when none runs */

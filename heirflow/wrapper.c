@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "health.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "news.h"
@@ -43,6 +44,7 @@ struct wrapper {
     struct succession succession;
     struct reign *reign;
     int reigns;
+    struct health *health;
 
     struct event events[16]; /* raised while a step is being carried out */
     int event_count;
@@ -161,6 +163,7 @@ static void on_started(struct wrapper *self, pid_t pid)
     (void)strftime(self->started_at, sizeof self->started_at, "%Y-%m-%dT%H:%M:%SZ", &utc);
     self->pid = pid;
     self->scheduler_state = "running";
+    health_start(self->health, self->succession.term);
     raise_event(self, (struct event){.type = EVENT_SCHEDULER_STARTED});
 }
 
@@ -172,6 +175,7 @@ static void on_tree_dead(struct reign *reign, const char *reason)
     reign->tree_dead = true;
     self->reign = NULL;
     self->scheduler_state = NULL;
+    health_stop(self->health);
     raise_event(self, (struct event){.type = EVENT_TREE_DEAD, .reason = reason});
 }
 
@@ -190,11 +194,13 @@ static void on_report(void *data, const struct keeper_report *report)
     case KEEPER_START_FAILED:
         log_event(LOG_ERROR, "scheduler-start-failed", "{s:s}", "reason", report->text);
         self->scheduler_state = "failed";
+        health_stop(self->health);
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = report->text});
         break;
     case KEEPER_EXITED:
         describe_end(report->status, text, sizeof text);
         self->scheduler_state = "exited";
+        health_stop(self->health);
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
         break;
     case KEEPER_TREE_DEAD:
@@ -207,6 +213,20 @@ static void on_report(void *data, const struct keeper_report *report)
         self->reigns--;
         break;
     }
+}
+
+static void on_health(void *data, const struct health_report *report)
+{
+    struct wrapper *self = data;
+    if (!self->reign || !keeper_lives(self->reign->keeper))
+        return; /* without a namespace a keeper's death takes our children along, this one too */
+    if (report->reason)
+        log_event(report->failures ? LOG_WARN : LOG_DEBUG, "health-failed", "{s:I, s:s}", "in_a_row",
+                  (json_int_t)report->failures, "reason", report->reason);
+    else if (report->failures)
+        log_event(LOG_INFO, "health-restored", "{s:I}", "after_failures", (json_int_t)report->failures);
+    if (report->unhealthy)
+        raise_event(self, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = report->reason});
 }
 
 static void start_scheduler(struct wrapper *self, const struct order *order)
@@ -315,8 +335,15 @@ static void carry_out(struct wrapper *self, const struct order *order)
         if (keeper)
             keeper_restart(keeper);
         break;
+    case ORDER_END_RUN:
+        self->scheduler_state = "stopping";
+        health_stop(self->health);
+        if (keeper)
+            keeper_end_run(keeper, order->kill_at_ms);
+        break;
     case ORDER_STOP_SCHEDULER:
         self->scheduler_state = "stopping";
+        health_stop(self->health);
         if (keeper)
             keeper_stop(keeper, order->kill_at_ms);
         break;
@@ -540,6 +567,8 @@ static void close_all(struct wrapper *self)
                   "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
+    health_free(self->health);
+    self->health = NULL;
     uv_close((uv_handle_t *)&self->wake, NULL);
     uv_close((uv_handle_t *)&self->reconnect, NULL);
     uv_close((uv_handle_t *)&self->terminate, NULL);
@@ -590,6 +619,7 @@ static bool begin(struct wrapper *self, struct error *error)
         return false;
     }
     self->outbox = json_array();
+    self->health = health_create(&self->loop, config, self->seat.id, on_health, self);
     self->roster = (struct roster){
         .postgres = self->postgres,
         .group = config->group,

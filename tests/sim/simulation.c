@@ -36,6 +36,7 @@ enum what {
     /* to the keeper */
     K_DEADLINE,
     K_STOP,
+    K_END_RUN,
     K_RESTART,
     K_CHECK,
     K_EOF,
@@ -70,7 +71,7 @@ struct item {
 };
 
 struct keeper {
-    bool alive, tree, main, stopping, paused;
+    bool alive, tree, main, stopping, ending, paused; /* ending: this run, not the keeper */
     uint32_t life;
     int64_t term, member_id, incarnation;
     int64_t deadline, lease_ms, grace_ms, stop_at; /* node clock */
@@ -227,6 +228,7 @@ static void keeper_starts_tree(int n)
     if (keeper->stopping || local(node) >= succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms))
         return;
     keeper->tree = keeper->main = true;
+    keeper->ending = false;
     keeper->ignores_term = chance(300);
     say(n, "SCHEDULER STARTS term %" PRId64, keeper->term);
     w->accessions++;
@@ -239,14 +241,14 @@ static void keeper_starts_tree(int n)
 static int64_t keeper_kill_at(const struct keeper *keeper)
 {
     int64_t at = succession_kill_at_ms(keeper->deadline, keeper->lease_ms);
-    return keeper->stopping && keeper->stop_at < at ? keeper->stop_at : at;
+    return (keeper->stopping || keeper->ending) && keeper->stop_at < at ? keeper->stop_at : at;
 }
 
 static void keeper_arms(int n)
 {
     struct node *node = &w->node[n];
     int64_t at = succession_term_at_ms(node->keeper.deadline, node->keeper.lease_ms, node->keeper.grace_ms);
-    if (node->keeper.stopping || local(node) >= at)
+    if (node->keeper.stopping || node->keeper.ending || local(node) >= at)
         at = keeper_kill_at(&node->keeper);
     push((struct item){.at = truly(node, at), .what = K_CHECK, .node = n, .life = node->keeper.life});
 }
@@ -257,6 +259,14 @@ static void keeper_done(int n, const char *why)
     tree_ends(n, why);
     node->keeper.alive = false;
     after(1, W_TREE_DEAD, n, node->life, node->keeper.life);
+}
+
+static void run_ends(int n, const char *why)
+{
+    struct node *node = &w->node[n];
+    tree_ends(n, why);
+    node->keeper.ending = false;
+    after(draw(3), W_FAILED, n, node->life, node->keeper.life);
 }
 
 static void keeper_terminates(int n)
@@ -274,16 +284,19 @@ static void keeper_checks(int n)
     struct node *node = &w->node[n];
     struct keeper *keeper = &node->keeper;
     int64_t now = local(node);
+    int64_t term_at = succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms);
     if (now >= keeper_kill_at(keeper)) {
-        keeper_done(n, "killed by its keeper");
+        if (keeper->ending && !keeper->stopping && now < term_at)
+            run_ends(n, "hung, killed by its keeper");
+        else
+            keeper_done(n, "killed by its keeper");
         return;
     }
-    int64_t term_at = succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms);
     if (!keeper->stopping && now >= term_at) {
-        keeper->stop_at = INT64_MAX;
+        keeper->stop_at = keeper->ending ? keeper->stop_at : INT64_MAX;
         keeper_terminates(n);
     }
-    if (keeper->alive && (now >= term_at || keeper->stopping))
+    if (keeper->alive && (now >= term_at || keeper->stopping || keeper->ending))
         keeper_arms(n);
 }
 
@@ -311,12 +324,21 @@ static void keeper_item(const struct item *item)
         break;
     case K_STOP:
         if (!keeper->stopping) {
-            keeper->stop_at = item->value;
+            keeper->stop_at = keeper->ending && keeper->stop_at < item->value ? keeper->stop_at : item->value;
             keeper_terminates(n);
             if (keeper->alive)
                 keeper_arms(n);
         } else if (item->value < keeper->stop_at) {
             keeper->stop_at = item->value;
+            keeper_arms(n);
+        }
+        break;
+    case K_END_RUN:
+        if (keeper->tree && !keeper->stopping && !keeper->ending) {
+            keeper->ending = true;
+            keeper->stop_at = item->value;
+            if (!keeper->ignores_term)
+                after(draw(1500), K_EXIT, n, keeper->life, 0);
             keeper_arms(n);
         }
         break;
@@ -333,8 +355,7 @@ static void keeper_item(const struct item *item)
         if (keeper->stopping) {
             keeper_done(n, "ended");
         } else {
-            tree_ends(n, "ended by itself");
-            after(draw(3), W_FAILED, n, node->life, keeper->life);
+            run_ends(n, "ended by itself");
         }
         break;
     case K_EOF:
@@ -445,6 +466,9 @@ static void carry_out(int n, const struct order *order)
         break;
     case ORDER_RESTART_SCHEDULER:
         after(draw(3), K_RESTART, n, keeper, 0);
+        break;
+    case ORDER_END_RUN:
+        after(draw(3), K_END_RUN, n, keeper, order->kill_at_ms);
         break;
     case ORDER_STOP_SCHEDULER:
         after(draw(3), K_STOP, n, keeper, order->kill_at_ms);
@@ -588,6 +612,7 @@ static void wrapper_starts(int n)
         .restart_limit = 2,
         .restart_window_ms = 20000,
         .restart_backoff_ms = 50,
+        .unhealthy_window_ms = 40000,
     };
     if (w->explicit_timings) { /* they may not fit a lease that changes */
         settings.heartbeat_ms = w->lease_ms / 5;
@@ -715,7 +740,7 @@ static void some_fault(void)
 {
     int n = (int)(1 + draw(w->nodes));
     struct node *node = &w->node[n];
-    switch (draw(17)) {
+    switch (draw(18)) {
     case 0:
         kill_wrapper(n);
         break;
@@ -790,6 +815,12 @@ static void some_fault(void)
     case 16:
         if (node->keeper.alive)
             after(1, K_EXIT, n, node->keeper.life, 0);
+        break;
+    case 17:
+        if (node->alive && !node->paused && !node->frozen && node->keeper.tree) {
+            say(n, "FAULT scheduler hangs");
+            wrapper_event(n, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
+        }
         break;
     default:
         break;

@@ -119,6 +119,11 @@ static void defaults_without_any_source(void **state)
     assert_int_equal(config->scheduler.restart.limit, 3);
     assert_int_equal(config->scheduler.restart.window_ms, 60000);
     assert_int_equal(config->scheduler.restart.backoff_ms, 500);
+    assert_null(config->scheduler.health.command);
+    assert_int_equal(config->scheduler.health.interval_ms, 10000);
+    assert_int_equal(config->scheduler.health.timeout_ms, 30000);
+    assert_int_equal(config->scheduler.health.failures, 3);
+    assert_int_equal(config->scheduler.health.start_period_ms, 60000);
     assert_false(config->no_heir);
     assert_int_equal(config->log.level, LOG_INFO);
     assert_int_equal(config->log.format, LOG_TEXT);
@@ -134,7 +139,9 @@ static void every_key_of_a_file(void **state)
              " \"lease_ms\": 3000, \"heartbeat_ms\": 400, \"run_directory\": \"/r\", \"no_heir\": true,"
              " \"scheduler\": {\"command\": [\"a\", \"\", \"b c\"], \"environment\": {\"K\": \"v\"}, \"directory\": \"/d\","
              " \"user\": \"u\", \"output\": \"/o\", \"stop_timeout_ms\": 1, \"fence_grace_ms\": 2,"
-             " \"restart\": {\"limit\": 4, \"window_ms\": 5, \"backoff_ms\": 6}},"
+             " \"restart\": {\"limit\": 4, \"window_ms\": 5, \"backoff_ms\": 6},"
+             " \"health\": {\"command\": [\"h\", \"-x\"], \"interval_ms\": 7, \"timeout_ms\": 8, \"failures\": 9,"
+             " \"start_period_ms\": 10}},"
              " \"log\": {\"level\": \"debug\", \"format\": \"json\"}}");
     assert_non_null(config);
     assert_string_equal(config->path, path);
@@ -160,6 +167,13 @@ static void every_key_of_a_file(void **state)
     assert_int_equal(settings.restart_limit, 4);
     assert_int_equal(settings.restart_window_ms, 5);
     assert_int_equal(settings.restart_backoff_ms, 6);
+    assert_int_equal(settings.unhealthy_window_ms, 5 * (10 + 9 * (7 + 8) + 3000));
+    assert_string_equal(config->scheduler.health.command[1], "-x");
+    assert_null(config->scheduler.health.command[2]);
+    assert_int_equal(config->scheduler.health.interval_ms, 7);
+    assert_int_equal(config->scheduler.health.timeout_ms, 8);
+    assert_int_equal(config->scheduler.health.failures, 9);
+    assert_int_equal(config->scheduler.health.start_period_ms, 10);
     assert_true(settings.no_heir);
     config_free(config);
 }
@@ -273,6 +287,22 @@ static void faults_in_a_file_name_key_and_line(void **state)
     refused("{\"run_directory\": \"run\"}", "absolute path");
     refused("{\"rabbitmq\": {\"exchange\": \"amq.topic\"}}", "amq.");
     refused("{\"log\": {\"format\": \"xml\"}}", "\"text\" or \"json\"");
+}
+
+static void faults_of_the_health_command(void **state)
+{
+    refused("{\"scheduler\": {\"health\": {\"command\": \"airflow\"}}}", "must be a list of strings");
+    refused("{\"scheduler\": {\"health\": {\"command\": [\"\"]}}}",
+            "\"scheduler.health.command\" begins with an empty text");
+    refused("{\"scheduler\": {\"health\": {\"failures\": 0}}}", "must be from 1 to 1000");
+    refused("{\"scheduler\": {\"health\": {\"interval_ms\": 0}}}", "must be from 1 to");
+    refused("{\"scheduler\": {\"health\": {\"timeout\": 1}}}",
+            "known here: command, interval_ms, timeout_ms, failures, start_period_ms");
+    refused("{\"scheduler\": {\"health\": []}}", "must be an object");
+    struct config *config = load("{\"scheduler\": {\"health\": {\"command\": []}}}");
+    assert_non_null(config);
+    assert_null(config->scheduler.health.command);
+    config_free(config);
 }
 
 static void faults_of_the_json_itself(void **state)
@@ -489,6 +519,7 @@ int main(void)
         TEST(environment_of_every_type),
         TEST(faults_in_the_environment_name_the_variable),
         TEST(faults_in_a_file_name_key_and_line),
+        TEST(faults_of_the_health_command),
         TEST(faults_of_the_json_itself),
         TEST(a_name_of_10000_characters),
         TEST(unsafe_timings_name_the_rule),

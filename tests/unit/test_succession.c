@@ -16,6 +16,7 @@ static const struct succession_settings settings = {
     .restart_limit = 2,
     .restart_window_ms = 60000,
     .restart_backoff_ms = 500,
+    .unhealthy_window_ms = 600000,
 };
 
 /* One member and the throne as its database would show it. */
@@ -295,6 +296,83 @@ static void crashes_back_off_then_another_gets_its_turn(void **state)
     assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
 }
 
+static void hang(struct fixture *f)
+{
+    step(f, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
+    assert_string_equal(find(f, ORDER_TELL)->tell, "scheduler-unhealthy");
+    assert_int_equal(find(f, ORDER_END_RUN)->kill_at_ms, f->now_ms + 3000);
+    assert_int_equal(f->succession.state, SUCCESSION_HEIR);
+    finish_request(f, true);
+    step(f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f->succession.deadline_ms});
+    step(f, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
+    assert_null(find(f, ORDER_END_RUN)); /* once is enough */
+    step(f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "killed by signal 15"});
+}
+
+static void wait_with_renewals(struct fixture *f, int64_t ms)
+{
+    for (int64_t until_ms = f->now_ms + ms; f->now_ms < until_ms;) {
+        tick(f, 100);
+        finish_request(f, true);
+        step(f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f->succession.deadline_ms});
+    }
+}
+
+static void unhealthy_scheduler_restarts_under_its_term_within_the_limit(void **state)
+{
+    struct fixture f = heir();
+    finish_request(&f, true);
+    for (int i = 0; i < 2; i++) {
+        wait_with_renewals(&f, 100000); /* longer than the window for crashes */
+        hang(&f);
+        assert_null(find(&f, ORDER_STOP_SCHEDULER));
+        finish_request(&f, true);
+        f.now_ms = f.succession.restart_at_ms;
+        tick(&f, 0);
+        assert_non_null(find(&f, ORDER_RESTART_SCHEDULER));
+        assert_int_equal(f.succession.term, 8);
+        step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
+        step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+        finish_request(&f, true);
+    }
+    wait_with_renewals(&f, 100000);
+    hang(&f);
+    assert_non_null(find(&f, ORDER_STOP_SCHEDULER));
+    assert_int_equal(f.succession.state, SUCCESSION_STOPPING);
+    assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+}
+
+static void rare_hangs_are_forgotten(void **state)
+{
+    struct fixture f = heir();
+    finish_request(&f, true);
+    for (int i = 0; i < 5; i++) {
+        wait_with_renewals(&f, 700000);
+        hang(&f);
+        assert_null(find(&f, ORDER_STOP_SCHEDULER));
+        finish_request(&f, true);
+        f.now_ms = f.succession.restart_at_ms;
+        tick(&f, 0);
+        step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
+        step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+        finish_request(&f, true);
+    }
+}
+
+static void health_is_of_no_interest_once_a_stop_has_begun(void **state)
+{
+    struct fixture f = heir();
+    step(&f, (struct event){.type = EVENT_QUIT});
+    assert_non_null(find(&f, ORDER_STOP_SCHEDULER));
+    step(&f, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
+    assert_null(find(&f, ORDER_TELL));
+    assert_null(find(&f, ORDER_END_RUN));
+    struct fixture idle = heir();
+    step(&idle, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
+    step(&idle, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
+    assert_null(find(&idle, ORDER_END_RUN));
+}
+
 static void quitting_standby_leaves_at_once(void **state)
 {
     struct fixture f = standby(1, true);
@@ -333,6 +411,9 @@ int main(void)
         cmocka_unit_test(replies_to_forgotten_requests_are_void),
         cmocka_unit_test(paused_group_is_left_alone),
         cmocka_unit_test(crashes_back_off_then_another_gets_its_turn),
+        cmocka_unit_test(unhealthy_scheduler_restarts_under_its_term_within_the_limit),
+        cmocka_unit_test(rare_hangs_are_forgotten),
+        cmocka_unit_test(health_is_of_no_interest_once_a_stop_has_begun),
         cmocka_unit_test(quitting_standby_leaves_at_once),
         cmocka_unit_test(unsafe_timings_are_named),
     };
