@@ -251,9 +251,14 @@ class Sequence:
         self.call(LEAVE, seat)
 
     def operate(self, seat):
-        self.tell(*self.random.choice((
-            ("switchover",), ("switchover",), ("pause", 1), ("pause", 0), ("pause", 0), ("retire", seat.number, 1),
-            ("retire", seat.number, 0), ("retire", seat.number, 0), ("lease", self.random.choice(LEASES)))))
+        """Often of the heir, to whom what is asked is shown."""
+        heir = next((other for other in self.seats if other.member == seat.view["heir"]), seat)
+        for _ in range(self.random.randint(1, 3)):
+            subject = self.random.choice((heir, seat)).number
+            self.tell(*self.random.choice((
+                ("switchover",), ("switchover",), ("pause", 1), ("pause", 0), ("pause", 0), ("retire", subject, 1),
+                ("retire", subject, 0), ("retire", subject, 0), ("lease", self.random.choice(LEASES)))))
+        self.call(HEARTBEAT, heir)
 
     def disturb(self, seat):
         what = self.random.choice(("restart", "restart", "save", "save", "restore"))
