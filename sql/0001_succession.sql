@@ -204,7 +204,7 @@ begin
          order by r.node = t.request_target desc nulls last, r.member_id limit 1;
     end if;
     -- it is to register at the end of the line; until then it stands in nobody's way
-    update roster set eligible = false, seen_at = v_now
+    update roster set eligible = false, seen_at = v_now, self = self - 'scheduler'
      where group_name = p_group and member_id = t.member_id and incarnation = t.incarnation;
     update throne
        set member_id = null, incarnation = null, request = null, request_target = null,
