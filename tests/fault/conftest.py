@@ -12,9 +12,7 @@ import sys
 
 import pytest
 
-import conftest as common
 import hosts
-from hosts import Lab
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from world import World  # noqa: E402
 
@@ -51,7 +49,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def lab():
-    made = Lab()
+    made = hosts.Lab()
     yield made
     made.remove()
 

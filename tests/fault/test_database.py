@@ -65,15 +65,16 @@ def test_power_loss(world, trio):
 
 @pytest.fixture
 def pair(world):
-    """pair(synchronous) starts primary, standby, ada and bert; returns the two servers."""
-    def start(synchronous):
+    """pair(synchronous) starts primary, standby and wrappers; returns the two servers."""
+    def start(synchronous, nodes=("ada", "bert")):
         first = world.postgres("pg1", wal_sender_timeout="5s")
         second = world.postgres("pg2", primary=first, wal_receiver_timeout="5s")
         if synchronous:
             first.psql("alter system set synchronous_standby_names = 'pg2'")
             first.reload()
-            world.until(lambda: first.psql("select 1 from pg_stat_replication where sync_state = 'sync'"), "a synchronous standby")
-        world.group("ada", "bert")
+            in_step = "select 1 from pg_stat_replication where sync_state = 'sync'"
+            world.until(lambda: first.psql(in_step), "the standby in step")
+        world.group(*nodes)
         return first, second
     return start
 
@@ -119,6 +120,25 @@ def test_asynchronous_failover_that_loses_commits(world, pair):
     world.steady(2 * LEASE)
     lost = {run.term for run in world.witness.runs()[:2]}
     assert world.query("select term from throne", server=second)[0][0] > max(map(int, lost))
+    world.judge()
+
+
+def test_asynchronous_failover_to_a_server_that_knows_the_throne_as_vacant(world, pair):
+    first, second = pair(synchronous=False, nodes=["ada"])
+    ada = world.members["ada"]
+    ada.terminate()
+    ada.wait()
+    vacant = lambda: world.query("select member_id is null from throne", server=second)[0][0]
+    world.until(vacant, "the vacancy on the standby")
+    world.lab.isolate(["pg2"])
+    world.group("bert", "cleo")
+    world.claim("asynchronous failover, the accession itself lost, old heir alive", BACK)
+    before = world.alive()
+    second.psql("select pg_promote()")
+    world.lab.heal()
+    first.stop("immediate")
+    world.back()
+    world.another_run(before)
     world.judge()
 
 
@@ -180,8 +200,8 @@ def test_commit_stuck_waiting_for_the_standby(world, pair):
 
 
 def terminate(world, condition):
-    return world.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s and " + condition,
-                       "heirflow:%")
+    return world.query("select pg_terminate_backend(pid) from pg_stat_activity"
+                       " where application_name like %s and " + condition, "heirflow:%")
 
 
 STEPS = {"renewal": "heartbeat", "abdication": "abdicate", "accession": "accede"}

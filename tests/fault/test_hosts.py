@@ -26,7 +26,8 @@ def test_cut_off_and_healed(world, trio, direction):
 
 
 @pytest.mark.parametrize("lossy", ["heir's host loses", "every host loses"])
-@pytest.mark.parametrize("lease, seconds", [(1, 6), pytest.param(6, 60, marks=[pytest.mark.long, pytest.mark.timeout(200)])])
+@pytest.mark.parametrize("lease, seconds", [(1, 6), pytest.param(6, 60, marks=[pytest.mark.long,
+                                                                               pytest.mark.timeout(200)])])
 def test_packet_loss(world, lossy, lease, seconds):
     world.postgres()
     world.group("ada", "bert", lease_ms=lease * 1000)

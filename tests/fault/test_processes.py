@@ -43,8 +43,8 @@ def succeed(world, ada, faults):
     before = world.alive()
     frozen = strike(ada, faults)
     world.another_run(before)
-    if excluded(faults):
-        world.steady(LEASE)
+    if frozen:
+        world.steady(LEASE / 2)
     for pid in frozen:
         processes.send(pid, signal.SIGCONT)
     if frozen:

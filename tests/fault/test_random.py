@@ -1,11 +1,11 @@
-"""Random sequences of faults from a seed: never two at once, and one again when all is healed."""
+"""Random sequences of faults from a seed: never two schedulers at once, and one again when all is healed."""
 import random
 import signal
 
 import pytest
 
 import processes
-from world import LEASE, now
+from world import GENEROUS, LEASE, LOSS, now
 
 NODES = ("ada", "bert", "cleo")
 
@@ -109,7 +109,7 @@ def test_random_faults(world, seed):
     try:
         chaos.run()
         healed = now()
-        world.until_any()
+        world.until_any(timeout=GENEROUS * 2 * LOSS)
         world.note(f"one {now() - healed:.1f} s after the healing")
         world.steady(LEASE)
         world.until_any()

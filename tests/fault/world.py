@@ -1,6 +1,9 @@
 """A world to break: hosts with wrappers and servers on them, and what the witnesses saw of it."""
 import pathlib
+import subprocess
 import time
+
+import pytest
 
 import servers
 import witness as witnesses
@@ -13,12 +16,13 @@ CRASH, LOSS, BACK = 0.25, LEASE + 0.3, LEASE + 1.0  # the figures: crash of a pr
 GENEROUS = 3  # times a figure: the machine is small and shared
 
 
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-
-
 def faketime(clock):
     """Environment whose wall clock is off by what the file says; clocks that only advance are left alone."""
-    return {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1}
+    found = sorted(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("needs libfaketime: apt-get install faketime")
+    return {"LD_PRELOAD": found[0], "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": 1,
+            "FAKETIME_DONT_FAKE_MONOTONIC": 1}
 
 
 def now():
@@ -96,8 +100,8 @@ class World:
         if not primary:
             server.psql(f"create database {DATABASE}")
             with self.lab.switch.inside():
-                wrappers.subprocess.run([self.heirflow, "migrate"], check=True, stdout=wrappers.subprocess.DEVNULL,
-                                        env=wrappers.clean_environment(HEIRFLOW_POSTGRES=server.dsn(DATABASE)))
+                subprocess.run([self.heirflow, "migrate"], check=True, stdout=subprocess.DEVNULL,
+                               env=wrappers.clean_environment(HEIRFLOW_POSTGRES=server.dsn(DATABASE)))
         else:
             wait_for(lambda: primary.psql("select 1 from pg_stat_replication where state = 'streaming'"), 20, "the standby")
         return server
@@ -110,9 +114,10 @@ class World:
     def wrapper(self, node, prefix=(), command=None, **more):
         host = self.lab.hosts.get(node) or self.lab.host(node)
         options = ("--child", "--grandchild", "--ignore-term")
+        addresses = ",".join(server.address for server in self.databases)
         configuration = {
             "group": "faults", "lease_ms": int(LEASE * 1000),
-            "postgres": f"host={','.join(server.address for server in self.databases)} port=5432 user=postgres dbname={DATABASE}",
+            "postgres": f"host={addresses} port=5432 user=postgres dbname={DATABASE}",
             "scheduler": {"command": command or self.witness.command(*options), "stop_timeout_ms": 300}}
         if self.broker:
             configuration["rabbitmq"] = {"url": self.broker.url}
@@ -145,7 +150,8 @@ class World:
         for path in self.witness.folder.iterdir():
             with open(path, "rb") as file:
                 file.seek(max(0, path.stat().st_size - 300))
-                words = next((line.split() for line in reversed(file.read().decode().splitlines(True)) if line.endswith("\n")), [])
+                lines = file.read().decode().rpartition("\n")[0].splitlines()
+            words = lines[-1].split() if lines else []
             if len(words) == 6 and int(words[0]) / 1e9 > since:
                 found[words[5]] = words[2]
         return found

@@ -141,7 +141,7 @@ class Host:
 
 
 class Lab:
-    """host("ada") plugs a host into the bridge; the bridge itself, .switch, sees all of them whatever is cut."""
+    """host("ada") plugs a host into the bridge. The bridge itself, .switch, sees all of them whatever is cut."""
 
     address, mac = "10.78.0.1", "02:00:00:00:00:01"
 
@@ -152,7 +152,8 @@ class Lab:
         self.cgroup = root / f"{PREFIX}{os.getpid()}-{next(numbers)}"
         self.cgroup.mkdir()
         self.switch = Namespace()
-        self.switch.ip("link set lo up", f"link add br0 address {self.mac} type bridge", f"addr add {self.address}/24 dev br0",
+        self.switch.ip("link set lo up", f"link add br0 address {self.mac} type bridge",
+                       f"addr add {self.address}/24 dev br0",
                        "link set br0 up")
         self.nft(RULES)
 
