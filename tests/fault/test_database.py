@@ -193,6 +193,7 @@ def test_commit_stuck_waiting_for_the_standby(world, pair):
     world.until_none()
     world.steady(3 * LEASE)
     world.lab.heal()
+    world.query("create table answered ()")  # the standby's connection takes a second or two to notice that it can go on
     world.back()
     world.until_any()
     world.steady(LEASE)
