@@ -38,6 +38,17 @@ MUTATIONS = {
         "heirflow/succession.c", "    stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);",
         "    stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);\n"
         "    enter(self, SUCCESSION_ABDICATING, reason, orders);"),
+    "accession's lease counted from the reply": (
+        "heirflow/succession.c", "self->deadline_ms = self->echoed_ms = self->sent_ms + self->lease_ms; /* rule 2 */",
+        "self->deadline_ms = self->echoed_ms = now_ms + self->lease_ms;"),
+    "another server's wait not begun anew": (
+        "heirflow/succession.c", "if (!self->observed || other_server || turned_back)", "if (!self->observed)"),
+    "kill after the end of the lease": (
+        "heirflow/succession.h", "return deadline_ms - lease_ms / 10 - reaping_ms;", "return deadline_ms + lease_ms / 2;"),
+    "late registration accepted": ("tests/sim/database.c", "me->generation > caller->generation ||", "0 ||"),
+    "retirement vacates directly": (
+        "tests/sim/database.c", "    if (heir && retired)\n        throne->request = ASKED_RETIRE;",
+        "    if (heir && retired)\n        throne->heir = throne->incarnation = 0;"),
     "lease changed at once": (
         "tests/sim/database.c", "self->throne.next_lease_ms = lease_ms;",
         "self->throne.lease_ms = lease_ms, self->throne.longest_lease_ms = 0; return;"),
