@@ -13,7 +13,7 @@
 #include "cleanup.h"
 #include "clock.h"
 
-enum { RPC_MS = 5000, GOODBYE_MS = 500, STUCK_SEND_MS = 10000 };
+enum { RPC_MS = 5000, GOODBYE_MS = 500 };
 
 static struct timeval timeval_of(int64_t ms)
 {
@@ -28,14 +28,10 @@ static int64_t left_until(int64_t deadline_ms)
 
 static bool parse(char *url, struct amqp_connection_info *ret_info, struct error *error)
 {
-    const char *text = url;
-    if (strncmp(text, "amqps://", 8) == 0)
-        return error_set(error, EXIT_CODE_USAGE,
-                         "rabbitmq.url: amqps:// (TLS) is not supported yet; use amqp:// over a network you trust");
     if (amqp_parse_url(url, ret_info) != AMQP_STATUS_OK || !*ret_info->host || ret_info->port == 0)
         return error_set(error, EXIT_CODE_USAGE,
-                         "rabbitmq.url is not a valid URL; write amqp://USER:PASSWORD@HOST:PORT/VHOST, with %%XX for "
-                         "special characters in user, password and virtual host");
+                         "rabbitmq.url is not a valid URL; write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for "
+                         "TLS, with %%XX for special characters in user, password and virtual host");
     if (!*ret_info->vhost)
         ret_info->vhost = "/"; /* what every other client makes of a trailing slash */
     return true;
@@ -111,12 +107,36 @@ bool broker_fail_reply(const struct broker *self, const char *doing, amqp_rpc_re
     return error_set_retryable(error, EXIT_CODE_BROKER, "broker %s, while %s: unexpected reply", self->name, doing);
 }
 
-static bool connect_to(struct broker *self, const struct amqp_connection_info *info, int64_t deadline_ms,
-                       struct error *error)
+int64_t broker_silent_ms(const struct broker *self)
 {
-    amqp_socket_t *socket = amqp_tcp_socket_new(self->connection);
-    if (!socket)
-        return error_set_retryable(error, EXIT_CODE_BROKER, "broker %s: out of memory", self->name);
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    if (getsockopt(self->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+        return 0; /* whoever uses the socket will find out */
+    return info.tcpi_last_data_recv;
+}
+
+bool broker_fail_silent(const struct broker *self, struct error *error)
+{
+    return broker_fail_status(self, "waiting for its heartbeat", AMQP_STATUS_HEARTBEAT_TIMEOUT, error);
+}
+
+static bool make_socket(struct broker *self, const struct amqp_connection_info *info, const struct tls_files *files,
+                        amqp_socket_t **ret_socket, struct error *error)
+{
+    if (info->ssl)
+        return tls_socket(self->connection, files, info->host, ret_socket, &self->tls, error) ||
+               error_wrap(error, "broker %s", self->name);
+    *ret_socket = amqp_tcp_socket_new(self->connection);
+    return *ret_socket || error_set_retryable(error, EXIT_CODE_BROKER, "broker %s: out of memory", self->name);
+}
+
+static bool connect_to(struct broker *self, const struct amqp_connection_info *info, const struct tls_files *files,
+                       int64_t deadline_ms, struct error *error)
+{
+    amqp_socket_t *socket;
+    if (!make_socket(self, info, files, &socket, error))
+        return false;
     struct timeval timeout = timeval_of(left_until(deadline_ms));
     int status = amqp_socket_open_noblock(socket, info->host, info->port, &timeout);
     if (status == AMQP_STATUS_HOSTNAME_RESOLUTION_FAILED)
@@ -127,13 +147,16 @@ static bool connect_to(struct broker *self, const struct amqp_connection_info *i
         return error_set_retryable(error, EXIT_CODE_BROKER,
                                    "broker %s does not answer; check that the host is up and no firewall is between",
                                    self->name);
+    const char *complaint = status != AMQP_STATUS_OK && self->tls ? tls_complaint(self->tls, false) : NULL;
+    if (complaint)
+        return error_set_retryable(error, EXIT_CODE_BROKER, "broker %s: %s", self->name, complaint);
     if (status != AMQP_STATUS_OK)
         return error_set_retryable(error, EXIT_CODE_BROKER,
                                    "broker %s cannot be reached; check that RabbitMQ runs there and listens on that port",
                                    self->name);
     self->fd = amqp_get_sockfd(self->connection);
     /* librabbitmq sends without a deadline, and a broker that takes nothing more can still send heartbeats */
-    unsigned int stuck_ms = STUCK_SEND_MS;
+    unsigned int stuck_ms = BROKER_HEARTBEAT_S * 1000;
     (void)setsockopt(self->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stuck_ms, sizeof stuck_ms); /* at worst news_stop ends it */
     return true;
 }
@@ -141,13 +164,16 @@ static bool connect_to(struct broker *self, const struct amqp_connection_info *i
 static bool log_in(struct broker *self, const struct amqp_connection_info *info, const char *client_name,
                    int64_t deadline_ms, struct error *error)
 {
-    amqp_table_entry_t capability = {.key = amqp_cstring_bytes("connection.blocked"),
-                                     .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+    amqp_table_entry_t capabilities[] = {
+        {.key = amqp_cstring_bytes("connection.blocked"), .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}},
+        {.key = amqp_cstring_bytes("authentication_failure_close"),
+         .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}},
+    };
     amqp_table_entry_t entries[] = {
         {.key = amqp_cstring_bytes("connection_name"),
          .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(client_name)}},
         {.key = amqp_cstring_bytes("capabilities"),
-         .value = {.kind = AMQP_FIELD_KIND_TABLE, .value.table = {.num_entries = 1, .entries = &capability}}},
+         .value = {.kind = AMQP_FIELD_KIND_TABLE, .value.table = {.num_entries = 2, .entries = capabilities}}},
     };
     amqp_table_t properties = {.num_entries = 2, .entries = entries};
     struct timeval timeout = timeval_of(left_until(deadline_ms));
@@ -158,12 +184,17 @@ static bool log_in(struct broker *self, const struct amqp_connection_info *info,
                                    &properties, AMQP_SASL_METHOD_PLAIN, info->user, info->password);
     if (reply.reply_type == AMQP_RESPONSE_NORMAL)
         return true;
+    /* with TLS 1.3 the broker judges our certificate only now */
+    const char *complaint =
+        self->tls && reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION ? tls_complaint(self->tls, true) : NULL;
+    if (complaint)
+        return error_set_retryable(error, EXIT_CODE_BROKER, "broker %s: %s", self->name, complaint);
     (void)broker_fail_reply(self, "the log-in", reply, error);
     if (reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION && reply.library_error != AMQP_STATUS_TIMEOUT)
-        (void)error_set_retryable(error, EXIT_CODE_BROKER,
-                                  "broker %s broke off the log-in; check user and password, and that an AMQP 0-9-1 broker "
-                                  "listens on that port",
-                                  self->name);
+        (void)error_set_retryable(error, EXIT_CODE_BROKER, "broker %s broke off the log-in; check %s", self->name,
+                                  self->tls ? "rabbitmq.cert_file: it may want a client certificate, or another one"
+                                            : "that an AMQP 0-9-1 broker listens on that port (amqps:// if it wants TLS), "
+                                              "and user and password");
     return false;
 }
 
@@ -202,8 +233,8 @@ static bool declare_exchange(struct broker *self, const char *exchange, int64_t 
     return broker_fail_reply(self, "to declare the durable topic exchange", reply, error);
 }
 
-bool broker_open(const char *url, const char *exchange, const char *client_name, int64_t timeout_ms,
-                 struct broker **ret_broker, struct error *error)
+bool broker_open(const char *url, const struct broker_settings *settings, int64_t timeout_ms, struct broker **ret_broker,
+                 struct error *error)
 {
     int64_t deadline_ms = clock_now_ms() + timeout_ms;
     cleanup_free char *text = strdup(url);
@@ -215,8 +246,9 @@ bool broker_open(const char *url, const char *exchange, const char *client_name,
     (void)snprintf(self->name, sizeof self->name, "%.200s:%d/%.100s", info.host, info.port,
                    strcmp(info.vhost, "/") == 0 ? "" : info.vhost); /* a name too long is cut */
     self->connection = amqp_new_connection();
-    if (!connect_to(self, &info, deadline_ms, error) || !log_in(self, &info, client_name, deadline_ms, error) ||
-        !declare_exchange(self, exchange, deadline_ms, error)) {
+    if (!connect_to(self, &info, &settings->tls, deadline_ms, error) ||
+        !log_in(self, &info, settings->client_name, deadline_ms, error) ||
+        !declare_exchange(self, settings->exchange, deadline_ms, error)) {
         broker_close(self, false);
         return false;
     }
@@ -236,5 +268,6 @@ void broker_close(struct broker *self, bool healthy)
         (void)amqp_connection_close(self->connection, AMQP_REPLY_SUCCESS); /* nothing is at stake any more */
     }
     (void)amqp_destroy_connection(self->connection); /* frees in any case */
+    tls_free(self->tls);
     free(self);
 }

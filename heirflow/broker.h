@@ -7,23 +7,39 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "tls.h"
 
 enum { BROKER_CHANNEL = 1, BROKER_HEARTBEAT_S = 5, BROKER_NAME = 320 };
 
 struct broker {
     amqp_connection_state_t connection; /* for librabbitmq's own functions, on BROKER_CHANNEL */
     int fd;                             /* for poll; shutdown() from another thread ends any call in progress */
+    struct tls *tls;                    /* NULL: without */
     char name[BROKER_NAME];             /* host:port/vhost, for messages: never user or password */
+};
+
+struct broker_settings {
+    const char *exchange;
+    const char *client_name; /* what RabbitMQ's own tools call the connection */
+    struct tls_files tls;    /* for amqps:// */
 };
 
 /* False if the url is not one broker_open can use; the text does not repeat it, for it may hold a password. */
 bool broker_check_url(const char *url, struct error *error);
 
-/* Connects to an amqp:// url within timeout_ms, except that a name look-up lasts as long as the system's resolver lets it.
- * client_name is what RabbitMQ's own tools call the connection. Whoever may not create exchanges there can still use an
- * existing one. Errors name broker, step and remedy and have exit code EXIT_CODE_BROKER (EXIT_CODE_USAGE for the url). */
-bool broker_open(const char *url, const char *exchange, const char *client_name, int64_t timeout_ms,
-                 struct broker **ret_broker, struct error *error);
+/* Connects to an amqp:// or amqps:// url within timeout_ms, except that a name look-up lasts as long as the system's
+ * resolver lets it. Whoever may not create exchanges there can still use an existing one. Nothing of `settings` is used
+ * after the call. Errors name broker, step and remedy and have exit code EXIT_CODE_BROKER (EXIT_CODE_USAGE for the url and
+ * the files). */
+bool broker_open(const char *url, const struct broker_settings *settings, int64_t timeout_ms, struct broker **ret_broker,
+                 struct error *error);
+
+/* How long nothing at all has come from there. A healthy broker's heartbeats come twice in BROKER_HEARTBEAT_S, also while
+ * it takes no messages; whoever waits for one should leave it when this reaches BROKER_HEARTBEAT_S. */
+int64_t broker_silent_ms(const struct broker *self);
+
+/* Sets the error to that and returns false. */
+bool broker_fail_silent(const struct broker *self, struct error *error);
 
 /* Set the error to what a failed librabbitmq call returned, while `doing` ("publishing"), and return false. */
 bool broker_fail_status(const struct broker *self, const char *doing, int status, struct error *error);

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "broker.h"
+#include "brokers.h"
 #include "cleanup.h"
 #include "keeper.h"
 #include "migrate.h"
@@ -565,7 +565,8 @@ static void check_brokers(struct findings *findings, const struct config *config
     for (size_t i = 0; i < config->rabbitmq.url_count; i++) {
         struct broker *broker = NULL;
         struct error error;
-        if (broker_open(config->rabbitmq.urls[i], config->rabbitmq.exchange, "heirflow check", OPEN_MS, &broker, &error))
+        struct broker_settings settings = brokers_settings(config, "heirflow check");
+        if (broker_open(config->rabbitmq.urls[i], &settings, OPEN_MS, &broker, &error))
             report(findings, true, "broker", "%s, exchange %s", broker->name, config->rabbitmq.exchange);
         else
             report(findings, false, "broker", "%s", error.text);

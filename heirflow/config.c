@@ -100,12 +100,25 @@ const struct config_key config_keys[] = {
         .expected = "lower-case letters, digits and underscores, not starting with a digit or pg_",
         .description = "The schema in that database; `heirflow migrate` creates it."),
     KEY("rabbitmq.url", CONFIG_LIST, rabbitmq.urls, .preset = "", .most = 4096, .has_twin = true, .secret = true,
-        .valid = is_broker, .expected = "amqp://USER:PASSWORD@HOST:PORT/VHOST, special characters percent-encoded",
-        .description = "Brokers to publish the news to, tried in turn: one URL or a list of them. Empty: the news stay in "
-                       "Postgres only."),
+        .valid = is_broker,
+        .expected = "amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps:// for TLS), special characters percent-encoded",
+        .description =
+            "Brokers to publish the news to: one URL or a list of them, tried in random order. With amqps:// the "
+            "broker has to prove by its certificate that it is the host of the URL. Empty: the news stay in "
+            "Postgres only."),
     KEY("rabbitmq.exchange", CONFIG_TEXT, rabbitmq.exchange, .preset = "heirflow.news", .most = 255, .has_twin = true,
         .valid = is_exchange, .expected = "a name without spaces that does not start with \"amq.\"",
         .description = "The durable topic exchange for the news; declared if missing."),
+    KEY("rabbitmq.ca_file", CONFIG_TEXT, rabbitmq.ca_file, .most = 4095, .has_twin = true, .valid = is_path,
+        .expected = PATH_EXPECTED,
+        .description = "Certificates (PEM) of the authorities that may vouch for an amqps:// broker. Default: those of the "
+                       "system."),
+    KEY("rabbitmq.cert_file", CONFIG_TEXT, rabbitmq.cert_file, .most = 4095, .has_twin = true, .valid = is_path,
+        .expected = PATH_EXPECTED,
+        .description = "Client certificate (PEM, with what it takes to get from it to its authority) for brokers that want "
+                       "one."),
+    KEY("rabbitmq.key_file", CONFIG_TEXT, rabbitmq.key_file, .most = 4095, .has_twin = true, .valid = is_path,
+        .expected = PATH_EXPECTED, .description = "Its private key (PEM, without a password)."),
     KEY("lease_ms", CONFIG_INTEGER, lease_ms, .preset = "6000", .least = 200, .most = DAY_MS, .has_twin = true,
         .description = "How long one renewal lasts. It founds a new group; an existing group's own lease is adopted."),
     KEY("heartbeat_ms", CONFIG_INTEGER, heartbeat_ms, .preset = "0", .most = DAY_MS, .has_twin = true,
@@ -633,6 +646,12 @@ static bool settle(struct config *config, struct error *error)
         return false;
     drop_empty(&config->scheduler.directory);
     drop_empty(&config->scheduler.user);
+    drop_empty(&config->rabbitmq.ca_file);
+    drop_empty(&config->rabbitmq.cert_file);
+    drop_empty(&config->rabbitmq.key_file);
+    if (!config->rabbitmq.cert_file != !config->rabbitmq.key_file)
+        return error_set(error, EXIT_CODE_USAGE,
+                         "\"rabbitmq.cert_file\" and \"rabbitmq.key_file\" go together: give both, or neither");
     return fill_node(config, error) && fill_run_directory(config, error);
 }
 

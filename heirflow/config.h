@@ -19,7 +19,9 @@ struct config {
     struct {
         const char **urls; /* empty: no news is published */
         size_t url_count;
-        const char *exchange; /* default "heirflow.news" */
+        const char *exchange;             /* default "heirflow.news" */
+        const char *ca_file;              /* NULL: the system's authorities */
+        const char *cert_file, *key_file; /* both or neither */
     } rabbitmq;
     int64_t lease_ms;     /* default 6000; founds a new group, later ones adopt the group's */
     int64_t heartbeat_ms; /* 0: a sixth of the lease in force */

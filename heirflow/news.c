@@ -10,11 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 
-#include "broker.h"
+#include "brokers.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "outbox.h"
@@ -26,7 +25,7 @@ enum {
     CALL_MS = 10000,
     CONFIRM_MS = 10000, /* without any progress the broker counts as hung */
     LINGER_MS = 60000,
-    PUMP_MS = 2000, /* well within the broker's heartbeat */
+    PUMP_MS = 1000, /* well within the broker's heartbeat */
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 10000,
     CUT_MS = 300, /* of the time to stop, kept for ending a call that hangs */
@@ -37,9 +36,8 @@ enum told { TOLD_NOTHING, TOLD_UNREACHABLE, TOLD_BLOCKED, TOLD_NO_DATABASE, TOLD
 enum outcome { RELAY_DONE, RELAY_MORE, RELAY_CLAIMED_ELSEWHERE, RELAY_FAILED };
 
 struct news {
-    char **urls, *exchange;
+    struct brokers brokers;
     char name[64]; /* of both connections; PostgreSQL cuts it there */
-    size_t url_count;
     news_state_cb *on_state;
     void *data;
 
@@ -58,7 +56,6 @@ struct news {
     struct broker *broker;
     struct publisher publisher;
     struct outbox outbox;
-    size_t url; /* the one to try first */
     enum told told;
     int64_t published; /* since last told "news-unreachable" */
     int64_t backoff_ms;
@@ -130,30 +127,35 @@ static void close_broker(struct news *self, bool healthy)
     self->broker = NULL;
 }
 
-static bool open_url(struct news *self, const char *url, struct error *error)
+/* It went away: others come first. */
+static void lose_broker(struct news *self)
 {
-    if (!broker_open(url, self->exchange, self->name, patience(self, CONNECT_MS), &self->broker, error))
+    if (self->broker)
+        brokers_pass(&self->brokers);
+    close_broker(self, false);
+}
+
+static bool open_broker(struct news *self, struct error *error)
+{
+    if (!brokers_open(&self->brokers, patience(self, CONNECT_MS), &self->broker, error))
         return false;
     expose_broker(self, self->broker->fd);
-    if (publisher_init(&self->publisher, self->broker, self->exchange, error))
+    if (publisher_init(&self->publisher, self->broker, self->brokers.settings.exchange, error))
         return true;
-    close_broker(self, false);
+    lose_broker(self);
     return false;
 }
 
-/* Every url once, beginning with the one that worked last. */
+/* Every broker once. */
 static bool ensure_broker(struct news *self, struct error *error)
 {
     if (self->broker)
         return true;
     struct error one;
     error->text[0] = '\0';
-    for (size_t i = 0; i < self->url_count && !out_of_time(self); i++) {
-        size_t url = (self->url + i) % self->url_count;
-        if (open_url(self, self->urls[url], &one)) {
-            self->url = url;
+    for (size_t i = 0; i < self->brokers.count && !out_of_time(self); i++) {
+        if (open_broker(self, &one))
             return true;
-        }
         (void)error_set_retryable(error, EXIT_CODE_BROKER, "%s%s%s", error->text, i ? "; " : "", one.text);
     }
     return false;
@@ -262,7 +264,10 @@ static enum outcome fail(struct news *self, enum told told, const struct error *
 {
     if (!out_of_time(self))
         tell(self, told, error->text);
-    close_broker(self, false);
+    if (told == TOLD_UNREACHABLE)
+        lose_broker(self);
+    else
+        close_broker(self, false);
     outbox_close(&self->outbox);
     return RELAY_FAILED;
 }
@@ -342,7 +347,7 @@ static void idle(struct news *self)
     now_ms = clock_now_ms();
     struct error ignored; /* a connection lost in idleness is told if the next one cannot be made */
     if (self->broker && !publisher_listen(&self->publisher, 0, &ignored))
-        close_broker(self, false);
+        lose_broker(self);
     if (self->look_at_ms && now_ms >= self->look_at_ms)
         self->pending = true;
     if (self->linger_until_ms && now_ms >= self->linger_until_ms && !self->pending) {
@@ -386,10 +391,7 @@ static void work(struct news *self)
 
 static void free_news(struct news *self)
 {
-    for (size_t i = 0; self->urls && i < self->url_count; i++)
-        free(self->urls[i]);
-    free(self->urls);
-    free(self->exchange);
+    brokers_finish(&self->brokers);
     outbox_finish(&self->outbox);
     if (self->wake_fd >= 0)
         (void)close(self->wake_fd);
@@ -439,13 +441,6 @@ static bool start_thread(struct news *self, struct error *error)
     return true;
 }
 
-static size_t random_below(size_t limit)
-{
-    size_t number = 0;
-    (void)getrandom(&number, sizeof number, 0); /* else all nodes begin with the first */
-    return number % limit;
-}
-
 bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news,
                 struct error *error)
 {
@@ -453,17 +448,12 @@ bool news_start(const struct config *config, news_state_cb *on_state, void *data
     if (config->rabbitmq.url_count == 0)
         return true;
     struct news *self = calloc(1, sizeof *self);
-    self->url_count = config->rabbitmq.url_count;
-    self->urls = calloc(self->url_count, sizeof *self->urls);
-    for (size_t i = 0; i < self->url_count; i++)
-        self->urls[i] = strdup(config->rabbitmq.urls[i]);
-    self->exchange = strdup(config->rabbitmq.exchange);
     self->outbox = (struct outbox){.conninfo = strdup(config->postgres),
                                    .schema = strdup(config->schema),
                                    .group = strdup(config->group),
                                    .name = self->name};
     (void)snprintf(self->name, sizeof self->name, "heirflow-news:%.27s:%.20s", config->group, config->node);
-    self->url = random_below(self->url_count);
+    brokers_init(&self->brokers, config, self->name);
     self->on_state = on_state;
     self->data = data;
     self->broker_fd = -1;

@@ -31,9 +31,9 @@ bool publisher_send(struct publisher *self, const struct message *message, struc
                                     amqp_cstring_bytes(message->routing_key), false, false, &properties, body);
     if (status == AMQP_STATUS_SOCKET_ERROR)
         return error_set_retryable(error, EXIT_CODE_BROKER,
-                                   "broker %s: the connection was lost or took nothing for 10 s; if that lasts, look for a "
+                                   "broker %s: the connection was lost or took nothing for %d s; if that lasts, look for a "
                                    "memory or disk alarm there",
-                                   self->broker->name);
+                                   self->broker->name, BROKER_HEARTBEAT_S);
     if (status != AMQP_STATUS_OK)
         return broker_fail_status(self->broker, PUBLISHING, status, error);
     self->sent++;
@@ -71,13 +71,16 @@ static bool take(struct publisher *self, const amqp_method_t *method, struct err
 bool publisher_listen(struct publisher *self, int64_t wait_ms, struct error *error)
 {
     amqp_connection_state_t connection = self->broker->connection;
+    int64_t bearable_ms = BROKER_HEARTBEAT_S * 1000 - broker_silent_ms(self->broker);
+    if (wait_ms > bearable_ms)
+        wait_ms = bearable_ms > 0 ? bearable_ms : 0;
     struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
     for (;;) {
         amqp_frame_t frame;
         amqp_maybe_release_buffers(connection);
         int status = amqp_simple_wait_frame_noblock(connection, &frame, &wait);
         if (status == AMQP_STATUS_TIMEOUT)
-            return true;
+            return broker_silent_ms(self->broker) < BROKER_HEARTBEAT_S * 1000 || broker_fail_silent(self->broker, error);
         if (status != AMQP_STATUS_OK)
             return broker_fail_status(self->broker, PUBLISHING, status, error);
         if (frame.frame_type == AMQP_FRAME_METHOD && !take(self, &frame.payload.method, error))

@@ -29,7 +29,7 @@ struct message {
 /* Switches the channel to confirms. */
 bool publisher_init(struct publisher *self, const struct broker *broker, const char *exchange, struct error *error);
 
-/* At most PUBLISHER_WINDOW messages may be out unconfirmed. Blocks while the network does, at most ten seconds. */
+/* At most PUBLISHER_WINDOW messages may be out unconfirmed. Blocks while the network does, at most BROKER_HEARTBEAT_S. */
 bool publisher_send(struct publisher *self, const struct message *message, struct error *error);
 
 /* Takes in what the broker says, waiting for the first of it up to wait_ms: confirms, blocked or not, and the connection's

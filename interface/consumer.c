@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "broker.h"
+#include "brokers.h"
 #include "clock.h"
 #include "decode.h"
 
@@ -202,7 +202,8 @@ static bool live(struct consumer *self, const char *url, struct error *error)
     char name[300], queue[256];
     struct broker *broker = NULL;
     (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->config->group);
-    if (!broker_open(url, self->config->rabbitmq.exchange, name, OPEN_MS, &broker, error))
+    struct broker_settings settings = brokers_settings(self->config, name);
+    if (!broker_open(url, &settings, OPEN_MS, &broker, error))
         return false;
     use_socket(self, broker->fd);
     bool subscribed = subscribe(self, broker, queue, error), healthy = false;

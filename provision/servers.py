@@ -173,6 +173,7 @@ class RabbitMQ(Server):
     """One RabbitMQ broker with an epmd of its own."""
 
     address = "127.0.0.1"
+    configuration = ""  # further lines for rabbitmq.conf
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
@@ -208,7 +209,7 @@ class RabbitMQ(Server):
             return
         user, environment = "rabbitmq", self.environment
         (self.home / "rabbitmq.conf").write_text("loopback_users = none\ndisk_free_limit.absolute = 1MB\n"
-                                                 "log.console.level = warning\n")
+                                                 "log.console.level = warning\n" + self.configuration)
         (self.home / "plugins").write_text("[].\n")
         with open(self.log_path, "ab") as log:
             if not self.epmd or self.epmd.poll() is not None:

@@ -74,6 +74,12 @@ def folder(worker_folder):
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def outlives_tests():
+    """outlives_tests(*pids): these are ended by whoever started them, not with the test."""
+    return lambda *pids: lasting.update(pids)
+
+
 @pytest.fixture(autouse=True)
 def no_survivors():
     """Ends whatever the test started, adopted orphans included."""

@@ -108,6 +108,8 @@ static void defaults_without_any_source(void **state)
     assert_string_equal(config->schema, "heirflow");
     assert_int_equal(config->rabbitmq.url_count, 0);
     assert_string_equal(config->rabbitmq.exchange, "heirflow.news");
+    assert_null(config->rabbitmq.ca_file);
+    assert_null(config->rabbitmq.cert_file);
     assert_int_equal(config->lease_ms, 6000);
     assert_int_equal(config->heartbeat_ms, 0);
     assert_null(config->scheduler.command);
@@ -135,7 +137,8 @@ static void every_key_of_a_file(void **state)
 {
     struct config *config =
         load("{\"group\": \"g\", \"node\": \"n\", \"postgres\": \"host=a dbname=b\", \"schema\": \"s\","
-             " \"rabbitmq\": {\"url\": [\"amqp://a\", \"amqp://b:5673/v\"], \"exchange\": \"e\"},"
+             " \"rabbitmq\": {\"url\": [\"amqp://a\", \"amqps://b:5673/v\"], \"exchange\": \"e\","
+             " \"ca_file\": \"/ca\", \"cert_file\": \"/cert\", \"key_file\": \"/key\"},"
              " \"lease_ms\": 3000, \"heartbeat_ms\": 400, \"run_directory\": \"/r\", \"no_heir\": true,"
              " \"scheduler\": {\"command\": [\"a\", \"\", \"b c\"], \"environment\": {\"K\": \"v\"}, \"directory\": \"/d\","
              " \"user\": \"u\", \"output\": \"/o\", \"stop_timeout_ms\": 1, \"fence_grace_ms\": 2,"
@@ -146,8 +149,11 @@ static void every_key_of_a_file(void **state)
     assert_non_null(config);
     assert_string_equal(config->path, path);
     assert_int_equal(config->rabbitmq.url_count, 2);
-    assert_string_equal(config->rabbitmq.urls[1], "amqp://b:5673/v");
+    assert_string_equal(config->rabbitmq.urls[1], "amqps://b:5673/v");
     assert_string_equal(config->rabbitmq.exchange, "e");
+    assert_string_equal(config->rabbitmq.ca_file, "/ca");
+    assert_string_equal(config->rabbitmq.cert_file, "/cert");
+    assert_string_equal(config->rabbitmq.key_file, "/key");
     assert_string_equal(config->scheduler.command[1], "");
     assert_string_equal(config->scheduler.command[2], "b c");
     assert_null(config->scheduler.command[3]);
@@ -286,6 +292,9 @@ static void faults_in_a_file_name_key_and_line(void **state)
     refused("{\"scheduler\": {\"output\": \"log\"}}", "\"inherit\" or an absolute path");
     refused("{\"run_directory\": \"run\"}", "absolute path");
     refused("{\"rabbitmq\": {\"exchange\": \"amq.topic\"}}", "amq.");
+    refused("{\"rabbitmq\": {\"ca_file\": \"ca.pem\"}}", "an absolute path");
+    refused("{\"rabbitmq\": {\"cert_file\": \"/a\"}}", "go together");
+    refused("{\"rabbitmq\": {\"cert_file\": \"\", \"key_file\": \"/a\"}}", "go together");
     refused("{\"log\": {\"format\": \"xml\"}}", "\"text\" or \"json\"");
 }
 
