@@ -423,7 +423,7 @@ static void check_rights(struct findings *findings, const char *what, struct pos
              " join pg_namespace n on n.oid = p.pronamespace"
              " where n.nspname = $1 and not has_function_privilege(p.oid, 'execute')"
              " and p.proname in ('register', 'heartbeat', 'accede', 'abdicate', 'leave', 'relay_claim', 'relay_published',"
-             " 'news_after', 'news_last', 'status', 'server_identity')",
+             " 'news_after', 'news_last', 'status', 'server_identity', 'fence', 'fence_check')",
              config->schema, &result, &error))
         report(findings, false, what, "rights: %s", error.text);
     else if (!PQgetisnull(result, 0, 0))
@@ -431,6 +431,24 @@ static void check_rights(struct findings *findings, const char *what, struct pos
                PQgetvalue(result, 0, 1), PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 1));
     else
         report(findings, true, what, "schema \"%s\" has the right version and may be used", config->schema);
+}
+
+/* Would the next heir really shut this node's scheduler out? */
+static void check_fence(struct findings *findings, struct postgres_session *session, const struct config *config)
+{
+    struct error error;
+    cleanup_result PGresult *result = NULL;
+    if (!config->fence_role)
+        return;
+    if (!postgres_session_call(session, "select fence_check($1, $2)", 2,
+                               (const char *const[]){config->group, config->fence_role}, CALL_MS, &result, &error)) {
+        report(findings, false, "fencing", "%s", error.text);
+        return;
+    }
+    for (int i = 0; i < PQntuples(result); i++)
+        report(findings, false, "fencing", "%s - see docs/fencing.md", PQgetvalue(result, i, 0));
+    if (!PQntuples(result))
+        report(findings, true, "fencing", "the next heir ends the sessions of %s and shuts it out", config->fence_role);
 }
 
 /* An existing group's lease is adopted, so ours has to fit it. */
@@ -473,6 +491,7 @@ static void check_host(struct findings *findings, const struct config *config, c
     } else {
         check_rights(findings, what, session, config);
         check_group(findings, session, config);
+        check_fence(findings, session, config);
     }
     postgres_session_close(session);
 }

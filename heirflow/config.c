@@ -148,7 +148,9 @@ const struct config_key config_keys[] = {
     KEY("scheduler.restart.window_ms", CONFIG_INTEGER, scheduler.restart.window_ms, .preset = "60000", .least = 1,
         .most = DAY_MS, .has_twin = true, .description = "The window in which restarts are counted."),
     KEY("scheduler.restart.backoff_ms", CONFIG_INTEGER, scheduler.restart.backoff_ms, .preset = "500", .most = DAY_MS,
-        .has_twin = true, .description = "Wait before the first restart, doubled by each further one within the window."),
+        .has_twin = true,
+        .description = "Wait before the second restart within the window, doubled by each further one; the first comes at "
+                       "once."),
     KEY("scheduler.health.command", CONFIG_LIST, scheduler.health.command, .most = 65536,
         .description = "Program and arguments that tell by exit status 0 that the scheduler is well; no shell is involved. "
                        "It runs beside the scheduler: same user, directory and environment. Empty: only the scheduler's "
@@ -166,6 +168,9 @@ const struct config_key config_keys[] = {
         .most = DAY_MS, .has_twin = true,
         .description = "Time from a start of the scheduler in which failures do not count, unless the health command has "
                        "succeeded before."),
+    KEY("fence_role", CONFIG_TEXT, fence_role, .most = 63, .has_twin = true, .valid = is_user, .expected = "a role's name",
+        .description = "Role as which this node's scheduler, and nobody else, logs in to Postgres; the next heir shuts it "
+                       "out. See fencing.md. Empty: no fencing at the database."),
     KEY("run_directory", CONFIG_TEXT, run_directory, .most = 4000, .has_twin = true, .valid = is_path,
         .expected = PATH_EXPECTED,
         .description = "Where lock files are kept. Default: $RUNTIME_DIRECTORY, else /run/heirflow for root, else "

@@ -36,7 +36,7 @@ struct config {
         struct {
             int64_t limit;      /* default 3 restarts within the window, then abdication */
             int64_t window_ms;  /* default 60000 */
-            int64_t backoff_ms; /* default 500, doubled by each restart within the window */
+            int64_t backoff_ms; /* default 500; the first restart within the window comes at once */
         } restart;
         struct {
             const char **command;    /* argv, NULL-terminated; NULL: the scheduler's process is all that is watched */
@@ -46,6 +46,7 @@ struct config {
             int64_t start_period_ms; /* default 60000; failures before count only after a success */
         } health;
     } scheduler;
+    const char *fence_role;    /* NULL: none; as which the scheduler logs in to Postgres */
     const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
     bool no_heir;              /* watch and relay, never lead */
     struct {

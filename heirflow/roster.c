@@ -94,6 +94,8 @@ static bool read_reply(const struct roster *self, const PGresult *result, struct
     if (ret->observed && !read_observation(object, &ret->observation))
         return error_set_retryable(error, EXIT_CODE_DATABASE,
                                    "the reply lacks what this version needs; run `heirflow check`");
+    ret->fence = is_true(object, "fence");
+    ret->unable = is_true(object, "unable");
     ret->unpublished = integer(object, "unpublished");
     copy(ret->heir_node, sizeof ret->heir_node, object, "heir_node");
     copy(ret->successor, sizeof ret->successor, object, "successor");

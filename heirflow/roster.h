@@ -11,6 +11,8 @@ struct roster_reply {
     uint32_t number;
     enum succession_request request;
     bool granted;
+    bool fence;    /* accede: other terms' schedulers are to be fenced off before the start */
+    bool unable;   /* accede: refused for what this member lacks */
     bool observed; /* not for abdicate and leave */
     struct succession_observation observation;
     char heir_node[256]; /* "" while vacant */

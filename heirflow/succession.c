@@ -279,7 +279,7 @@ static bool may_beat(const struct succession *self)
         return self->registered;
     case SUCCESSION_HEIR:
     case SUCCESSION_STOPPING:
-        return self->tree && self->echoed_ms >= self->deadline_ms;
+        return self->fencing || (self->tree && self->echoed_ms >= self->deadline_ms);
     case SUCCESSION_JOINING:
     case SUCCESSION_ACCEDING:
     case SUCCESSION_FENCING:
@@ -317,6 +317,7 @@ static void cool_off(struct succession *self, int64_t now_ms)
 static void close_term(struct succession *self, const char *reason, struct orders *orders)
 {
     copy_text(self->closing_reason, sizeof self->closing_reason, reason);
+    self->fencing = false;
     self->restart_at_ms = 0;
     self->retry_at_ms = 0;
     enter(self, SUCCESSION_ABDICATING, reason, orders);
@@ -324,6 +325,10 @@ static void close_term(struct succession *self, const char *reason, struct order
 
 static void begin_stop(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
 {
+    if (self->fencing) { /* nothing has been started */
+        close_term(self, reason, orders);
+        return;
+    }
     copy_text(self->closing_reason, sizeof self->closing_reason, reason);
     enter(self, SUCCESSION_STOPPING, reason, orders);
     stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);
@@ -331,6 +336,10 @@ static void begin_stop(struct succession *self, const char *reason, int64_t now_
 
 static void begin_fencing(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
 {
+    if (self->fencing) {
+        close_term(self, reason, orders);
+        return;
+    }
     copy_text(self->closing_reason, sizeof self->closing_reason, reason);
     enter(self, SUCCESSION_FENCING, reason, orders);
     tell(self, orders, "fenced", reason);
@@ -355,29 +364,62 @@ static void leave_or_exit(struct succession *self, struct orders *orders)
 
 /* ---- replies ---- */
 
-static void accept_accession(struct succession *self, int64_t now_ms, struct orders *orders)
+/* Rule 9, and out of the others' way for a while. */
+static void give_back(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
+{
+    cool_off(self, now_ms);
+    close_term(self, reason, orders);
+}
+
+static void start_scheduler(struct succession *self, struct orders *orders)
+{
+    struct order *order = give(orders, ORDER_START_SCHEDULER);
+    order->term = self->term;
+    order->deadline_ms = self->echoed_ms = self->deadline_ms;
+    self->tree = true;
+}
+
+static void accept_accession(struct succession *self, bool fence, int64_t now_ms, struct orders *orders)
 {
     self->term = self->view.throne.term;
     self->term_member = self->member_id;
     copy_text(self->term_incarnation, sizeof self->term_incarnation, self->incarnation);
     self->lease_ms = self->view.lease_ms;
-    self->deadline_ms = self->echoed_ms = self->sent_ms + self->lease_ms; /* rule 2 */
+    self->deadline_ms = self->sent_ms + self->lease_ms; /* rule 2 */
     self->running = self->unhealthy = self->killing = false;
     self->restarts = 0;
     self->restart_at_ms = 0;
     self->idle_since_ms = now_ms;
     if (self->quitting) {
         close_term(self, "leaving", orders);
-    } else if (now_ms >= term_at_ms(self)) { /* rule 9 */
-        cool_off(self, now_ms);
-        close_term(self, "accession answered too late", orders);
-    } else {
-        enter(self, SUCCESSION_HEIR, "acceded", orders);
-        struct order *order = give(orders, ORDER_START_SCHEDULER);
-        order->term = self->term;
-        order->deadline_ms = self->deadline_ms;
-        self->tree = true;
+        return;
     }
+    if (now_ms >= term_at_ms(self)) {
+        give_back(self, "accession answered too late", now_ms, orders);
+        return;
+    }
+    enter(self, SUCCESSION_HEIR, "acceded", orders);
+    self->fencing = fence;
+    if (!fence) {
+        start_scheduler(self, orders);
+        return;
+    }
+    struct order *order = give(orders, ORDER_FENCE);
+    order->term = self->term;
+    order->timeout_ms = self->lease_ms;
+}
+
+static void on_fenced(struct succession *self, const struct event *event, struct orders *orders)
+{
+    if (!self->fencing)
+        return;
+    self->fencing = false;
+    if (event->reason)
+        give_back(self, event->reason, event->now_ms, orders);
+    else if (event->now_ms >= term_at_ms(self)) /* rule 3 */
+        give_back(self, "lease not renewed", event->now_ms, orders);
+    else
+        start_scheduler(self, orders);
 }
 
 static void accept_registration(struct succession *self, const struct event *event, struct orders *orders)
@@ -401,8 +443,7 @@ static void accept_standby_beat(struct succession *self, int64_t now_ms, struct 
         self->term = self->view.throne.term;
         self->term_member = self->member_id;
         copy_text(self->term_incarnation, sizeof self->term_incarnation, self->incarnation);
-        cool_off(self, now_ms);
-        close_term(self, "held but not running", orders);
+        give_back(self, "held but not running", now_ms, orders);
         return;
     }
     if (!self->view.known) {
@@ -476,8 +517,10 @@ static void on_reply(struct succession *self, const struct event *event, struct 
         break;
     case REQUEST_ACCEDE:
         if (event->granted) {
-            accept_accession(self, event->now_ms, orders);
+            accept_accession(self, event->fence, event->now_ms, orders);
         } else {
+            if (event->unable)
+                cool_off(self, event->now_ms);
             self->retry_at_ms = event->now_ms + heartbeat_ms(self) / 4;
             enter(self, SUCCESSION_STANDBY, event->refusal, orders);
         }
@@ -520,7 +563,7 @@ static void on_scheduler_failed(struct succession *self, const struct event *eve
         recent += event->now_ms - self->restarted_ms[i] < window_ms(self);
     self->idle_since_ms = event->now_ms;
     if (recent < self->settings.restart_limit) {
-        int64_t backoff_ms = self->settings.restart_backoff_ms << recent;
+        int64_t backoff_ms = recent ? self->settings.restart_backoff_ms << (recent - 1) : 0; /* the first comes at once */
         self->restart_at_ms = event->now_ms + least(backoff_ms, self->lease_ms / 2);
     } else {
         cool_off(self, event->now_ms);
@@ -604,6 +647,9 @@ static void digest(struct succession *self, const struct event *event, struct or
         break;
     case EVENT_WOKEN:
         self->beat_at_ms = event->now_ms;
+        break;
+    case EVENT_FENCED:
+        on_fenced(self, event, orders);
         break;
     case EVENT_TIMER:
         break;

@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "fence.h"
 #include "health.h"
 #include "keeper.h"
 #include "migrate.h"
@@ -45,6 +46,7 @@ struct wrapper {
     struct reign *reign;
     int reigns;
     struct health *health;
+    struct fence *fence;
 
     struct event events[16]; /* raised while a step is being carried out */
     int event_count;
@@ -138,6 +140,8 @@ static json_t *describe_self(const struct wrapper *self)
                                (json_int_t)succession->highest_term);
     if (why)
         (void)json_object_set_new(object, "reason", json_string(why));
+    if (self->config->fence_role)
+        (void)json_object_set_new(object, "fence_role", json_string(self->config->fence_role));
     if (succession->closing_reason[0])
         (void)json_object_set_new(object, "registered_because", json_string(succession->closing_reason));
     if (self->scheduler_state)
@@ -260,6 +264,29 @@ static void start_scheduler(struct wrapper *self, const struct order *order)
     raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
 }
 
+static void begin_fence(struct wrapper *self, const struct order *order)
+{
+    const struct fence_term term = {
+        .member_id = self->succession.term_member,
+        .term = order->term,
+        .incarnation = self->succession.term_incarnation,
+    };
+    fence_begin(self->fence, &term, order->timeout_ms);
+}
+
+static void on_fence(void *data, const struct fence_report *report)
+{
+    struct wrapper *self = data;
+    if (report->error)
+        log_event(LOG_ERROR, "fence-failed", "{s:s}", "reason", report->error->text);
+    else
+        log_event(LOG_INFO, "fence-closed", "{s:I, s:I}", "term", (json_int_t)self->succession.term, "sessions_ended",
+                  (json_int_t)report->ended);
+    if (report->leaks)
+        log_event(LOG_ERROR, "fence-leaks", "{s:s, s:s}", "reason", report->leaks, "remedy", "see `heirflow check`");
+    raise_event(self, (struct event){.type = EVENT_FENCED, .reason = report->error ? report->error->text : NULL});
+}
+
 /* ---- orders ---- */
 
 static void send_request(struct wrapper *self, const struct order *order)
@@ -321,6 +348,9 @@ static void carry_out(struct wrapper *self, const struct order *order)
     switch (order->type) {
     case ORDER_SEND:
         send_request(self, order);
+        break;
+    case ORDER_FENCE:
+        begin_fence(self, order);
         break;
     case ORDER_START_SCHEDULER:
         start_scheduler(self, order);
@@ -479,6 +509,8 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
                           .number = number,
                           .granted = reply->granted,
                           .observation = reply->observed ? &reply->observation : NULL,
+                          .fence = reply->fence,
+                          .unable = reply->unable,
                           .refusal = reply->refusal,
                       });
     if (reply->observed && !self->leaving) {
@@ -569,6 +601,8 @@ static void close_all(struct wrapper *self)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
     health_free(self->health);
     self->health = NULL;
+    fence_free(self->fence);
+    self->fence = NULL;
     uv_close((uv_handle_t *)&self->wake, NULL);
     uv_close((uv_handle_t *)&self->reconnect, NULL);
     uv_close((uv_handle_t *)&self->terminate, NULL);
@@ -614,7 +648,9 @@ static bool begin(struct wrapper *self, struct error *error)
         return false;
     if (!create_postgres(self, error))
         return false;
-    if (!news_start(config, on_news_state, self, &self->news, error)) {
+    self->fence = fence_create(&self->loop, config, on_fence, self, error);
+    if (!self->fence || !news_start(config, on_news_state, self, &self->news, error)) {
+        fence_free(self->fence);
         postgres_destroy(self->postgres, on_postgres_closed, self);
         return false;
     }

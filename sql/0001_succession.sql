@@ -393,6 +393,7 @@ declare
     v_named bigint;
     v_term bigint;
     v_heir text;
+    v_fence boolean;
 begin
     perform commit_durably();
     select * into t from throne where group_name = p_group for update;
@@ -413,7 +414,10 @@ begin
         when exists (select from roster r where r.group_name = p_group and r.member_id < p_member
                         and may_lead(r, t, v_now)) then 'not-eldest'
         end;
-    if v_refused is not null then
+    if v_refused is null and fence_fault(me.self->>'fence_role') is not null then
+        return observe(p_group, p_seat, p_incarnation)
+            || jsonb_build_object('acceded', false, 'unable', true, 'refused', fence_fault(me.self->>'fence_role'));
+    elsif v_refused is not null then
         return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', false, 'refused', v_refused);
     end if;
     v_term := greatest(   -- past every term that anyone remembers, and past those that a failover lost
@@ -437,13 +441,15 @@ begin
            request = null, request_target = null
      where group_name = p_group;
     insert into terms (group_name, term, member_id, node, began_at) values (p_group, v_term, p_member, me.node, v_now);
+    v_fence := pass_gate(p_group, me.self->>'fence_role');
     perform tell(p_group, 'acceded', me.node, me.node, v_term,
                  case when t.member_id is not null then 'takeover' when t.identity is null then 'first' else 'vacant' end,
                  jsonb_build_object('member_id', p_member));
-    return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', true);
+    return observe(p_group, p_seat, p_incarnation) || jsonb_build_object('acceded', true, 'fence', v_fence);
 end $$;
 comment on function accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean) is
-    'takes the throne if it is still exactly as observed and it is this member''s turn. Locks the throne.';
+    'takes the throne if it is still exactly as observed and it is this member''s turn. Locks the throne. With "fence" in the '
+    'reply, fence() comes before the scheduler''s start.';
 
 create function abdicate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_reason text,
                          p_node text default '', p_news jsonb default '[]') returns jsonb

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 
+import psycopg2
 import pytest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
@@ -239,6 +240,43 @@ def own_database(own_postgres, heirflow):
     """A fresh database with the schema on a server of the test's own: own_database.server."""
     made = new_database(own_postgres)
     migrate(heirflow, made)
+    return made
+
+
+class FencedDatabase(Database):
+    """Heirflow's database, owned by a plain role, beside a scheduler's database that is gated."""
+
+    def login(self, node, **more):
+        """As the scheduler of that node."""
+        return self.server.connect("app", user=f"scheduler_{node}", **more)
+
+    def may_enter(self, node):
+        try:
+            self.login(node).close()
+            return True
+        except psycopg2.OperationalError as error:
+            assert "permission denied for database" in str(error)
+            return False
+
+    def admin(self, sql):
+        return self.server.psql(sql)
+
+
+@pytest.fixture
+def fenced(own_postgres, heirflow):
+    """Prepared by config/fencing.sql, with roles scheduler_ada and scheduler_bob."""
+    for role in ("heirflow_member", "heirflow_operator", "heirflow_viewer"):
+        own_postgres.psql(f"create role {role} nologin")
+    own_postgres.psql("create role owner login")
+    own_postgres.psql("create database home owner owner")
+    own_postgres.psql("create database app")
+    made = FencedDatabase(own_postgres, "home")
+    made.dsn = own_postgres.dsn("home", user="owner")
+    migrate(heirflow, made)
+    subprocess.run(["psql", "--quiet", "--set=owner=owner", "--set=database=app", f"--file={SOURCE}/config/fencing.sql",
+                    own_postgres.dsn("postgres")], check=True)
+    for node in ("ada", "bob"):
+        made.admin(f"create role scheduler_{node} login in role heirflow_fenced")
     return made
 
 

@@ -5,9 +5,9 @@ import uuid
 import psycopg2
 import pytest
 
-MEMBER = {"register", "heartbeat", "accede", "abdicate", "leave", "relay_claim", "relay_published"}
+MEMBER = {"register", "heartbeat", "accede", "abdicate", "leave", "relay_claim", "relay_published", "fence"}
 OPERATOR = {"request_switchover", "set_paused", "set_retired", "set_lease"}
-VIEWER = {"news_after", "news_last", "group_names", "status", "history", "audit", "server_identity"}
+VIEWER = {"news_after", "news_last", "group_names", "status", "history", "audit", "server_identity", "fence_check", "assert_heir"}
 
 
 @pytest.fixture

@@ -1,0 +1,317 @@
+"""Fencing at the database: the gate, the sessions, log-ins in flight, and what an administrator gets wrong."""
+import signal
+import threading
+
+import psycopg2
+import pytest
+
+import processes
+from processes import wait_for
+
+BOTH = ("ada", "bob")
+
+
+@pytest.fixture
+def pair(fenced, member):
+    def make(node):
+        made = member(node, database=fenced, register=False)
+        made.self["fence_role"] = f"scheduler_{node}"
+        made.register()
+        return made
+    return [make(node) for node in BOTH]
+
+
+def fence(heir, timeout_ms=5000, connection=None):
+    with (connection or heir.connection).cursor() as cursor:
+        cursor.execute("select heirflow.fence(%s, %s, %s, %s, %s)",
+                       (heir.group, heir.member_id, heir.incarnation, heir.view["term"], timeout_ms))
+        return cursor.fetchone()[0]
+
+
+def hand_over(ada, bob):
+    ada.abdicate()
+    bob.beat()
+    assert bob.accede()["acceded"]
+
+
+def alive(connection):
+    try:
+        connection.cursor().execute("select 1")
+        return True
+    except (psycopg2.OperationalError, psycopg2.errors.AdminShutdown):
+        return False
+
+
+def test_the_gate_goes_with_the_throne(fenced, pair):
+    ada, bob = pair
+    assert [fenced.may_enter(node) for node in BOTH] == [False, False]
+    assert ada.accede()["fence"] and fence(ada)["fenced"]
+    assert [fenced.may_enter(node) for node in BOTH] == [True, False]
+    old = fenced.login("ada")
+    hand_over(ada, bob)
+    assert alive(old), "sessions end after the commit"
+    assert fence(bob) == {"fenced": True, "ended": 1, "leaks": None}
+    assert not alive(old)
+    assert [fenced.may_enter(node) for node in BOTH] == [False, True]
+
+
+def test_a_lost_accession_moves_nothing(fenced, pair):
+    ada, bob = pair
+    ada.accede()
+    ada.abdicate()
+    bob.beat()
+    bob.connection.autocommit = False
+    assert bob.accede()["acceded"]
+    bob.connection.rollback()
+    assert [fenced.may_enter(node) for node in BOTH] == [True, False]
+
+
+def test_a_log_in_in_flight_does_not_slip_through(fenced, pair):
+    """post_auth_delay sleeps between the look at the gate and the entry among the sessions."""
+    ada, bob = pair
+    ada.accede()
+    outcome = []
+
+    def slip():
+        try:
+            outcome.append(fenced.login("ada", options="-cpost_auth_delay=2"))
+        except psycopg2.OperationalError as error:
+            outcome.append(error)
+    thread = threading.Thread(target=slip)
+    thread.start()
+    unnamed = ("select count(*) from pg_locks l where locktype = 'virtualxid' "
+               "and not exists (select from pg_stat_activity a where a.pid = l.pid)")
+    wait_for(lambda: fenced.admin(unnamed)[0][0] == 1, what="a log-in in flight")
+    hand_over(ada, bob)
+    assert fenced.admin("select count(*) from pg_stat_activity where usename = 'scheduler_ada'")[0][0] == 0
+    assert fence(bob, timeout_ms=20000) == {"fenced": True, "ended": 1, "leaks": None}
+    thread.join()
+    assert isinstance(outcome[0], psycopg2.OperationalError) or not alive(outcome[0])
+
+
+def test_log_ins_that_come_later_do_not_prolong_it(fenced, pair):
+    ada, bob = pair
+    ada.accede(), hand_over(ada, bob)
+    stop = threading.Event()
+    log_ins = []
+
+    def knock():
+        while not stop.is_set():
+            fenced.server.connect("home", options="-cpost_auth_delay=1").close()
+            log_ins.append(1)
+    threads = [threading.Thread(target=knock) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            seen = len(log_ins)
+            assert fence(bob, timeout_ms=20000)["fenced"]
+            wait_for(lambda: len(log_ins) > seen, what="another log-in")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_heirs_own_leftovers_end_too(fenced, pair):
+    ada, _ = pair
+    ada.accede(), fence(ada)
+    left_over = fenced.login("ada")
+    ada.abdicate(), ada.register(), ada.beat()
+    assert ada.accede(yields=True)["fence"] and fence(ada)["ended"] == 1
+    assert not alive(left_over) and fenced.may_enter("ada")
+
+
+def test_a_member_without_a_role_shuts_the_others_out(fenced, pair, member):
+    ada, bob = pair
+    cleo = member("cleo", database=fenced)
+    ada.accede(), ada.abdicate(), cleo.beat()
+    assert cleo.accede(yields=True)["fence"] and fence(cleo)["fenced"]
+    assert [fenced.may_enter(node) for node in BOTH] == [False, False]
+
+
+def test_a_group_without_roles_has_nothing_to_fence(database, member):
+    assert member("ada").accede()["fence"] is False
+
+
+def test_roles_are_remembered_when_their_member_is_not(fenced, pair):
+    ada, bob = pair
+    ada.accede(), hand_over(ada, bob)
+    fenced.admin("grant heirflow_gate to scheduler_ada")   # as if its last accession had been restored
+    fenced.query("delete from roster where node = 'ada' returning 1")
+    bob.abdicate(), bob.register(), bob.beat()
+    assert bob.accede(yields=True)["fence"]
+    assert not fenced.may_enter("ada")
+
+
+def test_renamed_and_dropped_roles(fenced, pair):
+    ada, bob = pair
+    ada.accede()
+    fenced.admin("alter role scheduler_ada rename to scheduler_renamed")
+    hand_over(ada, bob)
+    assert not fenced.may_enter("renamed")
+    fenced.admin("drop role scheduler_renamed")
+    bob.abdicate(), bob.register(), bob.beat()
+    assert bob.accede(yields=True)["acceded"] and fence(bob)["fenced"]
+
+
+def test_an_administrator_at_the_same_memberships_is_waited_for(fenced, pair):
+    ada, bob = pair
+    ada.accede(), ada.abdicate(), bob.beat()
+    other = fenced.server.connect("home")
+    other.autocommit = False
+    other.cursor().execute("revoke heirflow_gate from scheduler_ada")
+    replies = []
+    thread = threading.Thread(target=lambda: replies.append(bob.accede()))
+    thread.start()
+    wait_for(lambda: fenced.admin("select count(*) from pg_locks where not granted")[0][0] == 1, what="the accession to wait")
+    other.commit()
+    thread.join()
+    assert replies[0].get("acceded"), replies
+    assert [fenced.may_enter(node) for node in BOTH] == [False, True]
+
+
+def test_a_term_that_is_over_fences_nobody(fenced, pair):
+    ada, bob = pair
+    ada.accede(), hand_over(ada, bob), fence(bob)
+    session = fenced.login("bob")
+    assert fence(ada) == {"fenced": False, "reason": "the term is over"}
+    assert alive(session)
+
+
+def test_a_session_that_does_not_end_is_told(fenced, pair):
+    ada, bob = pair
+    ada.accede(), fence(ada)
+    old = fenced.login("ada")
+    frozen = old.info.backend_pid
+    processes.send(frozen, signal.SIGSTOP)
+    try:
+        hand_over(ada, bob)
+        reply = fence(bob, timeout_ms=200)
+    finally:
+        processes.send(frozen, signal.SIGCONT)
+    assert reply["fenced"] is False and "1 sessions do not end" in reply["reason"]
+    assert fence(bob)["fenced"] and not alive(old)
+
+
+UNABLE = [
+    ("drop role scheduler_ada", "there is no role scheduler_ada"),
+    ("revoke heirflow_fenced from scheduler_ada", "scheduler_ada is no member of heirflow_fenced"),
+    ("alter role scheduler_ada superuser", "scheduler_ada is a superuser"),
+    ("revoke admin option for heirflow_gate from owner", "owner lacks the admin option on heirflow_gate"),
+    ("revoke pg_signal_backend from owner", "owner lacks pg_signal_backend"),
+]
+
+
+@pytest.mark.parametrize("mistake, fault", UNABLE)
+def test_who_cannot_be_fenced_does_not_accede(fenced, pair, mistake, fault):
+    ada, _ = pair
+    fenced.admin(mistake)
+    reply = ada.accede()
+    assert not reply["acceded"] and reply["unable"] and fault in reply["refused"]
+    assert fault in checked(fenced)[0]
+
+
+LEAKS = [
+    ("alter role scheduler_ada createrole", "scheduler_ada may create roles"),
+    ("grant connect on database app to public", "scheduler_ada may connect to app as anybody may"),
+    ("grant connect on database app to scheduler_ada", "scheduler_ada may connect to app as scheduler_ada"),
+    ("create role tables; grant connect on database app to tables; grant tables to scheduler_ada",
+     "scheduler_ada may connect to app as tables"),
+    ("alter database app owner to scheduler_ada", "scheduler_ada owns database app"),
+    ("grant heirflow_gate to scheduler_ada with admin option", "scheduler_ada may pass the gate on"),
+]
+MISTAKES = [
+    ("revoke connect on database app from heirflow_gate", "heirflow_gate may connect to no database"),
+    ("alter role scheduler_ada nologin", "scheduler_ada cannot log in"),
+    ("alter role scheduler_ada noinherit", "scheduler_ada does not inherit"),
+    ("create schema own authorization scheduler_ada", "scheduler_ada owns objects"),
+]
+
+
+def checked(fenced, role="scheduler_ada"):
+    return [row[0] for row in fenced.query("select fence_check('g', %s)", role)]
+
+
+@pytest.mark.parametrize("mistake, fault", LEAKS)
+def test_ways_past_the_gate_are_named(fenced, pair, mistake, fault):
+    ada, _ = pair
+    assert checked(fenced) == []
+    for statement in mistake.split("; "):
+        fenced.admin(statement)
+    assert fault in checked(fenced)
+    assert ada.accede()["acceded"] and fault in fence(ada)["leaks"]
+
+
+@pytest.mark.parametrize("mistake, fault", MISTAKES)
+def test_other_mistakes_are_named(fenced, pair, mistake, fault):
+    fenced.admin(mistake)
+    assert any(fault in line for line in checked(fenced))
+
+
+def test_a_role_of_two_members_is_named(fenced, pair, member):
+    cleo = member("cleo", database=fenced, register=False)
+    cleo.self["fence_role"] = "scheduler_ada"
+    cleo.register()
+    assert checked(fenced) == ["scheduler_ada is the fence_role of several members: ada, cleo"]
+
+
+def test_check_command(fenced, command):
+    arguments = ["check", "--group", "g"]
+    environment = {"HEIRFLOW_FENCE_ROLE": "scheduler_ada", "HEIRFLOW_RUN_DIRECTORY": "/tmp", "HEIRFLOW_NO_HEIR": "true"}
+    good = command(*arguments, database=fenced, expect=0, **environment)
+    assert "OK  fencing: the next heir ends the sessions of scheduler_ada" in good.stdout
+    fenced.admin("grant connect on database app to public")
+    bad = command(*arguments, database=fenced, expect=1, **environment)
+    assert "BAD fencing: scheduler_ada may connect to app as anybody may - see docs/fencing.md" in bad.stdout
+
+
+# -- assert_heir
+
+def test_the_guard(line, member):
+    ada, bob, _ = line
+    term = ada.view["term"]
+    viewer = member("v", register=False)
+    assert viewer.call("assert_heir", "g", term) == ""
+    for group, wrong in [("g", term + 1), ("g", term - 1), ("g", None), ("none", term)]:
+        with pytest.raises(psycopg2.errors.InvalidAuthorizationSpecification):
+            viewer.call("assert_heir", group, wrong)
+    ada.abdicate()
+    with pytest.raises(psycopg2.errors.InvalidAuthorizationSpecification, match="has ended, and no other has begun"):
+        viewer.call("assert_heir", "g", term)
+    bob.beat()
+    assert bob.accede()["acceded"]
+    with pytest.raises(psycopg2.errors.InvalidAuthorizationSpecification, match=f"is at term {bob.view['term']}"):
+        viewer.call("assert_heir", "g", term)
+
+
+def test_the_guard_ends_the_transaction_it_stands_in(line, database):
+    ada, _, _ = line
+    worker = database.connect()
+    worker.autocommit = False
+    with worker.cursor() as cursor:
+        cursor.execute("create table public.work (done integer)")
+        worker.commit()
+        cursor.execute("insert into public.work values (1)")
+        cursor.execute("select heirflow.assert_heir('g', %s)", (ada.view["term"],))
+        worker.commit()
+        cursor.execute("insert into public.work values (2)")
+        ada.abdicate()
+        with pytest.raises(psycopg2.errors.InvalidAuthorizationSpecification):
+            cursor.execute("select heirflow.assert_heir('g', %s)", (ada.view["term"],))
+        worker.rollback()
+    assert database.query("select done from public.work") == [(1,)]
+
+
+def test_the_guard_refuses_old_snapshots_and_holds_no_takeover_up(line, database):
+    ada, bob, _ = line
+    worker = database.connect()
+    worker.autocommit = False
+    with worker.cursor() as cursor:
+        cursor.execute("select heirflow.assert_heir('g', %s)", (ada.view["term"],))
+        ada.abdicate(), bob.beat()
+        assert bob.accede()["acceded"], "while the worker's transaction is open"
+        worker.rollback()
+        cursor.execute("set transaction isolation level repeatable read")
+        with pytest.raises(psycopg2.errors.InvalidTransactionState, match="cannot see a takeover"):
+            cursor.execute("select heirflow.assert_heir('g', %s)", (bob.view["term"],))
