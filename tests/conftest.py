@@ -18,6 +18,7 @@ import pytest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(SOURCE / "tests" / "support"), str(SOURCE / "provision")]
+import fencing  # noqa: E402
 import processes  # noqa: E402
 import servers  # noqa: E402
 import shared_rabbitmq as shared_brokers  # noqa: E402
@@ -248,7 +249,7 @@ class FencedDatabase(Database):
 
     def login(self, node, **more):
         """As the scheduler of that node."""
-        return self.server.connect("app", user=f"scheduler_{node}", **more)
+        return self.server.connect(fencing.DATABASE, user=f"scheduler_{node}", **more)
 
     def may_enter(self, node):
         try:
@@ -269,14 +270,10 @@ def fenced(own_postgres, heirflow):
         own_postgres.psql(f"create role {role} nologin")
     own_postgres.psql("create role owner login")
     own_postgres.psql("create database home owner owner")
-    own_postgres.psql("create database app")
     made = FencedDatabase(own_postgres, "home")
     made.dsn = own_postgres.dsn("home", user="owner")
     migrate(heirflow, made)
-    subprocess.run(["psql", "--quiet", "--set=owner=owner", "--set=database=app", f"--file={SOURCE}/config/fencing.sql",
-                    own_postgres.dsn("postgres")], check=True)
-    for node in ("ada", "bob"):
-        made.admin(f"create role scheduler_{node} login in role heirflow_fenced")
+    fencing.prepare(own_postgres, "owner", "ada", "bob")
     return made
 
 

@@ -1,9 +1,13 @@
 """The heir's host cut off, lossy, powered off, frozen; its disk full."""
 import datetime
+import shlex
+import signal
 import time
 
 import pytest
 
+import fencing
+import processes
 from world import CRASH, LEASE, LOSS, faketime, now
 
 
@@ -70,6 +74,51 @@ def test_frozen_and_thawed(world, trio):
     world.judge()
     world.verdict = (exposure, new.start - world.begun)
     assert exposure < LEASE
+
+
+@pytest.fixture
+def fenced_trio(world):
+    """Schedulers that write to a gated database as well as bearing witness."""
+    server = world.postgres()
+    with world.lab.switch.inside():
+        fencing.prepare(server, "postgres", "ada", "bert")
+    for node in ("ada", "bert"):
+        command = [*world.witness.command("--child", "--grandchild", "--ignore-term"), "&", "exec", *fencing.ledger(server, node)]
+        world.wrapper(node, command=["sh", "-c", " ".join(word if word == "&" else shlex.quote(word) for word in command)],
+                      fence_role=f"scheduler_{node}")
+    world.until(lambda: fencing.last_worker(server) == "ada", "work on ada")
+    return server, world.members["ada"]
+
+
+def judge_fencing(world, server):
+    world.until(lambda: fencing.last_worker(server) == "bert", "work on bert")
+    terms = fencing.terms_worked(server)
+    assert len(terms) == 2 and terms == sorted(terms), f"work of an old term after that of a new one: {terms}"
+    world.note("PostgreSQL took nothing from the old scheduler")
+    world.judge()
+
+
+def test_frozen_and_thawed_behind_the_gate(world, fenced_trio):
+    server, ada = fenced_trio
+    world.claim("heir's whole host frozen and thawed, fenced at the database", LOSS, excluded=True)
+    ada.host.freeze()
+    world.until_runs("bert")
+    ada.host.thaw()
+    world.until_rejoined("ada")
+    world.steady(LEASE)
+    judge_fencing(world, server)
+
+
+def test_out_of_control_behind_the_gate(world, fenced_trio):
+    """What the promise excludes: nobody is left to stop the old scheduler, and it never learns."""
+    server, ada = fenced_trio
+    world.claim("heir's wrapper stopped and keeper stopped, fenced at the database", LOSS, excluded=True)
+    for pid in (ada.process.pid, ada.keeper()):
+        processes.send(pid, signal.SIGSTOP)
+    world.until_runs("bert")
+    world.until(lambda: "permission denied for database" in ada.log(), "the old scheduler to be refused")
+    world.steady(LEASE)
+    judge_fencing(world, server)
 
 
 def test_frozen_briefly(world, trio):

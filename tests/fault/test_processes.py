@@ -62,10 +62,7 @@ PAIRS = [{first: a, second: b} for first, second in itertools.combinations(PARTS
 def test_struck(world, trio, faults):
     # with wrapper and keeper nobody is left to write a last will
     crash = set(faults.values()) == {"killed"} and not {"wrapper", "keeper"} <= set(faults)
-    backoff = 0.5 if set(faults) == {"scheduler"} else 0  # scheduler.restart.backoff_ms, at most half of the lease
-    world.claim(case(faults), (CRASH if crash else LOSS) + backoff, excluded=excluded(faults))
-    if backoff:
-        world.note("waits out its restart back-off of 0.5 s")
+    world.claim(case(faults), CRASH if crash else LOSS, excluded=excluded(faults))
     succeed(world, trio[0], faults)
 
 

@@ -266,7 +266,7 @@ static void faults_in_a_file_name_key_and_line(void **state)
     refused("{\"scheduler\": {\"restart\": {\n\"limits\": 1}}}", "line 2: \"scheduler.restart.limits\"");
     refused("{\"scheduler.restart.limit\": 1}", "is no known key");
     refused("{\"\": 1}", "is no known key");
-    refused("{\"fence_role\": \"x\"}", "is no known key");
+    refused("{\"fence_rule\": \"x\"}", "is no known key");
     refused("{\"http\": {}}", "is no known key");
     refused("{\"rabbitmq\": \"amqp://a\"}", "\"rabbitmq\" must be an object with any of: url, exchange");
     refused("{\n\n\"lease_ms\": \"6000\"}", "line 3: \"lease_ms\" must be a whole number");

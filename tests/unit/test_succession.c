@@ -244,6 +244,87 @@ static void late_answer_to_an_accession_is_given_back(void **state)
     assert_non_null(succession_why_ineligible(&f.succession, f.now_ms));
 }
 
+/* An heir whose accession says that other schedulers have sessions to be ended. */
+static struct fixture fencing_heir(void)
+{
+    struct fixture f = standby(0, true);
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 8;
+    step(&f,
+         (struct event){
+             .type = EVENT_REPLY, .number = f.succession.number, .granted = true, .fence = true, .observation = &f.view});
+    assert_int_equal(find(&f, ORDER_FENCE)->term, 8);
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    return f;
+}
+
+static void scheduler_starts_once_the_others_are_fenced(void **state)
+{
+    struct fixture f = fencing_heir();
+    tick(&f, 1000);
+    assert_true(sent(&f, REQUEST_HEARTBEAT)->renew); /* meanwhile the lease is kept */
+    reply(&f, true);
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    tick(&f, 10);
+    step(&f, (struct event){.type = EVENT_FENCED});
+    assert_int_equal(find(&f, ORDER_START_SCHEDULER)->deadline_ms, f.succession.deadline_ms);
+    assert_int_equal(f.succession.deadline_ms, 2000 + 6000);
+    step(&f, (struct event){.type = EVENT_FENCED}); /* once is enough */
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+}
+
+static void who_cannot_fence_gives_the_term_back(void **state)
+{
+    struct fixture f = fencing_heir();
+    tick(&f, 100);
+    step(&f, (struct event){.type = EVENT_FENCED, .reason = "1 sessions do not end"});
+    assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 8);
+    assert_string_equal(sent(&f, REQUEST_ABDICATE)->reason, "1 sessions do not end");
+    assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+    step(&f, (struct event){.type = EVENT_FENCED}); /* rule 8: too late */
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+}
+
+static void a_term_that_ends_while_fencing_starts_nothing(void **state)
+{
+    struct fixture leaving = fencing_heir();
+    step(&leaving, (struct event){.type = EVENT_QUIT});
+    assert_non_null(sent(&leaving, REQUEST_ABDICATE));
+    struct fixture unrenewed = fencing_heir();
+    tick(&unrenewed, 2500);
+    step(&unrenewed, (struct event){.type = EVENT_DISCONNECTED});
+    assert_int_equal(unrenewed.succession.state, SUCCESSION_ABDICATING);
+    struct fixture deposed = fencing_heir();
+    tick(&deposed, 1000);
+    reply(&deposed, false);
+    assert_non_null(sent(&deposed, REQUEST_ABDICATE));
+    struct fixture slow = fencing_heir();
+    for (int i = 0; i < 6; i++) { /* renewed all the while */
+        finish_request(&slow, true);
+        tick(&slow, 1000);
+    }
+    assert_int_equal(slow.succession.state, SUCCESSION_ABDICATING);
+    struct fixture *all[] = {&leaving, &unrenewed, &deposed, &slow};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        step(all[i], (struct event){.type = EVENT_FENCED});
+        assert_null(find(all[i], ORDER_START_SCHEDULER));
+        assert_null(find(all[i], ORDER_STOP_SCHEDULER));
+    }
+}
+
+static void who_lacks_what_an_heir_needs_lets_others_try(void **state)
+{
+    struct fixture f = standby(0, true);
+    step(&f, (struct event){.type = EVENT_REPLY,
+                            .number = f.succession.number,
+                            .unable = true,
+                            .observation = &f.view,
+                            .refusal = "there is no role heirflow_gate"});
+    assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+    assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+}
+
 static void held_but_not_running_is_given_back(void **state)
 {
     struct fixture f = standby(1, true);
@@ -283,9 +364,12 @@ static void crashes_back_off_then_another_gets_its_turn(void **state)
     finish_request(&f, true);
     for (int i = 0; i < 2; i++) {
         step(&f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
-        assert_null(find(&f, ORDER_RESTART_SCHEDULER));
-        f.now_ms = f.succession.restart_at_ms;
-        tick(&f, 0);
+        if (i > 0) { /* the first restart comes at once */
+            assert_null(find(&f, ORDER_RESTART_SCHEDULER));
+            assert_int_equal(f.succession.restart_at_ms, f.now_ms + 500);
+            f.now_ms = f.succession.restart_at_ms;
+            tick(&f, 0);
+        }
         assert_non_null(find(&f, ORDER_RESTART_SCHEDULER));
         step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
         step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
@@ -326,9 +410,11 @@ static void unhealthy_scheduler_restarts_under_its_term_within_the_limit(void **
         wait_with_renewals(&f, 100000); /* longer than the window for crashes */
         hang(&f);
         assert_null(find(&f, ORDER_STOP_SCHEDULER));
-        finish_request(&f, true);
-        f.now_ms = f.succession.restart_at_ms;
-        tick(&f, 0);
+        if (i > 0) {
+            finish_request(&f, true);
+            f.now_ms = f.succession.restart_at_ms;
+            tick(&f, 0);
+        }
         assert_non_null(find(&f, ORDER_RESTART_SCHEDULER));
         assert_int_equal(f.succession.term, 8);
         step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
@@ -350,9 +436,7 @@ static void rare_hangs_are_forgotten(void **state)
         wait_with_renewals(&f, 700000);
         hang(&f);
         assert_null(find(&f, ORDER_STOP_SCHEDULER));
-        finish_request(&f, true);
-        f.now_ms = f.succession.restart_at_ms;
-        tick(&f, 0);
+        assert_non_null(find(&f, ORDER_RESTART_SCHEDULER));
         step(&f, (struct event){.type = EVENT_SCHEDULER_STARTED});
         step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
         finish_request(&f, true);
@@ -407,6 +491,10 @@ int main(void)
         cmocka_unit_test(unrenewed_lease_fences_within_itself),
         cmocka_unit_test(abdication_is_repeated_until_answered_then_end_of_the_line),
         cmocka_unit_test(late_answer_to_an_accession_is_given_back),
+        cmocka_unit_test(scheduler_starts_once_the_others_are_fenced),
+        cmocka_unit_test(who_cannot_fence_gives_the_term_back),
+        cmocka_unit_test(a_term_that_ends_while_fencing_starts_nothing),
+        cmocka_unit_test(who_lacks_what_an_heir_needs_lets_others_try),
         cmocka_unit_test(held_but_not_running_is_given_back),
         cmocka_unit_test(replies_to_forgotten_requests_are_void),
         cmocka_unit_test(paused_group_is_left_alone),
