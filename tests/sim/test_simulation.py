@@ -39,8 +39,8 @@ MUTATIONS = {
         "    stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);\n"
         "    enter(self, SUCCESSION_ABDICATING, reason, orders);"),
     "accession's lease counted from the reply": (
-        "heirflow/succession.c", "self->deadline_ms = self->echoed_ms = self->sent_ms + self->lease_ms; /* rule 2 */",
-        "self->deadline_ms = self->echoed_ms = now_ms + self->lease_ms;"),
+        "heirflow/succession.c", "self->deadline_ms = self->sent_ms + self->lease_ms; /* rule 2 */\n    self->running",
+        "self->deadline_ms = now_ms + self->lease_ms;\n    self->running"),
     "another server's wait not begun anew": (
         "heirflow/succession.c", "if (!self->observed || other_server || turned_back)", "if (!self->observed)"),
     "kill after the end of the lease": (

@@ -216,8 +216,7 @@ LEAKS = [
     ("alter role scheduler_ada createrole", "scheduler_ada may create roles"),
     ("grant connect on database app to public", "scheduler_ada may connect to app as anybody may"),
     ("grant connect on database app to scheduler_ada", "scheduler_ada may connect to app as scheduler_ada"),
-    ("create role tables; grant connect on database app to tables; grant tables to scheduler_ada",
-     "scheduler_ada may connect to app as tables"),
+    ("grant connect on database app to tables", "scheduler_ada may connect to app as tables"),
     ("alter database app owner to scheduler_ada", "scheduler_ada owns database app"),
     ("grant heirflow_gate to scheduler_ada with admin option", "scheduler_ada may pass the gate on"),
 ]
@@ -237,8 +236,7 @@ def checked(fenced, role="scheduler_ada"):
 def test_ways_past_the_gate_are_named(fenced, pair, mistake, fault):
     ada, _ = pair
     assert checked(fenced) == []
-    for statement in mistake.split("; "):
-        fenced.admin(statement)
+    fenced.admin(mistake)
     assert fault in checked(fenced)
     assert ada.accede()["acceded"] and fault in fence(ada)["leaks"]
 
