@@ -59,8 +59,7 @@ enum what {
 };
 
 struct item {
-    int64_t at;     /* true time */
-    uint64_t order; /* ties: first come, first served */
+    int64_t at; /* true time */
     enum what what;
     int node;
     uint32_t life; /* of the wrapper, keeper or connection it is meant for; void for any other */
@@ -68,6 +67,13 @@ struct item {
     struct order request;
     struct database_caller caller;
     struct database_reply reply;
+};
+
+/* Place of an item in the queue; what waits is kept apart, because it is large. */
+struct due {
+    int64_t at;
+    uint64_t order; /* ties: first come, first served */
+    int slot;
 };
 
 struct keeper {
@@ -103,13 +109,15 @@ static struct world {
     bool database_up, synchronous, faulty, trace, explicit_timings, closing;
     int64_t lease_ms, loss; /* loss: per mille */
     int64_t highest_term;
-    struct item queue[QUEUE_MOST];
-    int queued;
+    struct due queue[QUEUE_MOST];
+    int queued, slots_used;
     uint64_t queue_order;
     const char *broken;
     int64_t last_alive;
     int64_t accessions;
 } * w;
+static struct item slots[QUEUE_MOST];
+static int free_slots[QUEUE_MOST], freed;
 
 static int64_t draw(int64_t below)
 {
@@ -153,7 +161,7 @@ static int64_t truly(const struct node *node, int64_t at)
 
 /* ---- queue: a binary heap by time ---- */
 
-static bool before(const struct item *a, const struct item *b)
+static bool before(const struct due *a, const struct due *b)
 {
     return a->at != b->at ? a->at < b->at : a->order < b->order;
 }
@@ -164,16 +172,18 @@ static void push(struct item item)
         w->broken = "the simulation's queue is full";
         return;
     }
-    item.order = w->queue_order++;
+    struct due due = {.at = item.at, .order = w->queue_order++};
+    due.slot = freed ? free_slots[--freed] : w->slots_used++;
+    slots[due.slot] = item;
     int i = w->queued++;
-    for (; i > 0 && before(&item, &w->queue[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; i > 0 && before(&due, &w->queue[(i - 1) / 2]); i = (i - 1) / 2)
         w->queue[i] = w->queue[(i - 1) / 2];
-    w->queue[i] = item;
+    w->queue[i] = due;
 }
 
 static struct item pop(void)
 {
-    struct item top = w->queue[0], last = w->queue[--w->queued];
+    struct due top = w->queue[0], last = w->queue[--w->queued];
     int i = 0;
     for (;;) {
         int child = 2 * i + 1;
@@ -187,7 +197,8 @@ static struct item pop(void)
         i = child;
     }
     w->queue[i] = last;
-    return top;
+    free_slots[freed++] = top.slot;
+    return slots[top.slot];
 }
 
 static void after(int64_t delay, enum what what, int node, uint32_t life, int64_t value)
@@ -913,7 +924,11 @@ static bool someone_runs(void)
 static void make_world(uint64_t seed)
 {
     static const int64_t leases[] = {1000, 2000, 6000};
-    *w = (struct world){.random = seed * 0x2545f4914f6cdd1du + 1, .trace = w->trace};
+    bool trace = w->trace;
+    memset(w, 0, sizeof *w);
+    freed = 0;
+    w->trace = trace;
+    w->random = seed * 0x2545f4914f6cdd1du + 1;
     w->nodes = (int)(2 + draw(NODES_MOST - 1));
     w->lease_ms = leases[draw(3)];
     w->synchronous = chance(300);
