@@ -41,11 +41,13 @@ enum what {
     K_CHECK,
     K_EOF,
     K_EXIT,
+    K_REAPED,
     /* to the database */
     D_REQUEST,
     D_WILL,
     /* the world */
     F_FAULT,
+    F_TREE_GONE,
     F_RESUME_WRAPPER,
     F_RESUME_KEEPER,
     F_RESUME_NODE,
@@ -77,7 +79,10 @@ struct due {
 };
 
 struct keeper {
-    bool alive, tree, main, stopping, ending, paused; /* ending: this run, not the keeper */
+    bool alive, tree, paused;
+    bool stopping, ending; /* for good, or only this run */
+    bool killing;          /* SIGKILL is out, the tree not yet dead */
+    bool orphaned;
     uint32_t life;
     int64_t term, member_id, incarnation;
     int64_t deadline, lease_ms, grace_ms, stop_at; /* node clock */
@@ -229,24 +234,7 @@ static void tree_ends(int n, const char *why)
     struct keeper *keeper = &w->node[n].keeper;
     if (keeper->tree)
         say(n, "tree dead (%s)", why);
-    keeper->tree = keeper->main = false;
-}
-
-static void keeper_starts_tree(int n)
-{
-    struct node *node = &w->node[n];
-    struct keeper *keeper = &node->keeper;
-    if (keeper->stopping || local(node) >= succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms))
-        return;
-    keeper->tree = keeper->main = true;
-    keeper->ending = false;
-    keeper->ignores_term = chance(300);
-    say(n, "SCHEDULER STARTS term %" PRId64, keeper->term);
-    w->accessions++;
-    check_safety(n);
-    after(1, W_STARTED, n, node->life, keeper->life);
-    if (w->faulty && chance(50))
-        after(draw(8000), K_EXIT, n, keeper->life, 0);
+    keeper->tree = false;
 }
 
 static int64_t keeper_kill_at(const struct keeper *keeper)
@@ -264,20 +252,61 @@ static void keeper_arms(int n)
     push((struct item){.at = truly(node, at), .what = K_CHECK, .node = n, .life = node->keeper.life});
 }
 
-static void keeper_done(int n, const char *why)
+static void keeper_starts_tree(int n)
 {
     struct node *node = &w->node[n];
-    tree_ends(n, why);
+    struct keeper *keeper = &node->keeper;
+    if (keeper->stopping || local(node) >= succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms))
+        return;
+    keeper->tree = true;
+    keeper->ending = false;
+    keeper->ignores_term = chance(300);
+    say(n, "SCHEDULER STARTS term %" PRId64, keeper->term);
+    w->accessions++;
+    check_safety(n);
+    after(1, W_STARTED, n, node->life, keeper->life);
+    keeper_arms(n);
+    if (w->faulty && chance(50))
+        after(draw(8000), K_EXIT, n, keeper->life, 0);
+}
+
+/* The kernel kills, and takes its time; that the keeper is stopped or dead does not matter to it. */
+static void kill_tree(int n)
+{
+    struct keeper *keeper = &w->node[n].keeper;
+    int64_t reaping = keeper->lease_ms / 20 > 20 ? keeper->lease_ms / 20 : 20;
+    if (keeper->killing)
+        return;
+    keeper->killing = true;
+    after(draw(chance(300) ? reaping : 5), F_TREE_GONE, n, keeper->life, 0);
+}
+
+static void keeper_done(int n)
+{
+    struct node *node = &w->node[n];
     node->keeper.alive = false;
     after(1, W_TREE_DEAD, n, node->life, node->keeper.life);
 }
 
-static void run_ends(int n, const char *why)
+static void run_ends(int n)
 {
     struct node *node = &w->node[n];
-    tree_ends(n, why);
     node->keeper.ending = false;
     after(draw(3), W_FAILED, n, node->life, node->keeper.life);
+}
+
+/* Rule 10. */
+static void write_will(int n)
+{
+    struct keeper *keeper = &w->node[n].keeper;
+    keeper->alive = false;
+    if (w->faulty && chance(200))
+        return;
+    struct item will = {.at = w->now + 5 + draw(30), .what = D_WILL, .node = n};
+    will.request = (struct order){
+        .type = ORDER_SEND, .request = REQUEST_ABDICATE, .member_id = keeper->member_id, .term = keeper->term};
+    (void)snprintf(will.request.incarnation, sizeof will.request.incarnation, "%" PRId64, keeper->incarnation);
+    push(will);
 }
 
 static void keeper_terminates(int n)
@@ -285,7 +314,7 @@ static void keeper_terminates(int n)
     struct keeper *keeper = &w->node[n].keeper;
     keeper->stopping = true;
     if (!keeper->tree)
-        keeper_done(n, "idle");
+        keeper_done(n);
     else if (!keeper->ignores_term)
         after(draw(1500), K_EXIT, n, keeper->life, 0);
 }
@@ -296,19 +325,29 @@ static void keeper_checks(int n)
     struct keeper *keeper = &node->keeper;
     int64_t now = local(node);
     int64_t term_at = succession_term_at_ms(keeper->deadline, keeper->lease_ms, keeper->grace_ms);
-    if (now >= keeper_kill_at(keeper)) {
-        if (keeper->ending && !keeper->stopping && now < term_at)
-            run_ends(n, "hung, killed by its keeper");
-        else
-            keeper_done(n, "killed by its keeper");
+    if (keeper->tree && now >= keeper_kill_at(keeper)) {
+        keeper->stopping |= now >= term_at; /* else only this run has been given enough time to end */
+        kill_tree(n);
         return;
     }
     if (!keeper->stopping && now >= term_at) {
         keeper->stop_at = keeper->ending ? keeper->stop_at : INT64_MAX;
         keeper_terminates(n);
     }
-    if (keeper->alive && (now >= term_at || keeper->stopping || keeper->ending))
+    if (keeper->alive && keeper->tree && (now >= term_at || keeper->stopping || keeper->ending))
         keeper_arms(n);
+}
+
+static void keeper_reaps(int n)
+{
+    struct keeper *keeper = &w->node[n].keeper;
+    keeper->killing = false;
+    if (keeper->orphaned)
+        write_will(n);
+    else if (keeper->stopping)
+        keeper_done(n);
+    else
+        run_ends(n);
 }
 
 static void keeper_item(const struct item *item)
@@ -345,7 +384,7 @@ static void keeper_item(const struct item *item)
         }
         break;
     case K_END_RUN:
-        if (keeper->tree && !keeper->stopping && !keeper->ending) {
+        if (keeper->tree && !keeper->stopping && !keeper->ending && !keeper->killing) {
             keeper->ending = true;
             keeper->stop_at = item->value;
             if (!keeper->ignores_term)
@@ -354,31 +393,25 @@ static void keeper_item(const struct item *item)
         }
         break;
     case K_RESTART:
-        if (!keeper->tree)
+        if (!keeper->tree && !keeper->killing)
             keeper_starts_tree(n);
         break;
     case K_CHECK:
         keeper_checks(n);
         break;
-    case K_EXIT:
-        if (!keeper->tree)
-            break;
-        if (keeper->stopping) {
-            keeper_done(n, "ended");
-        } else {
-            run_ends(n, "ended by itself");
-        }
+    case K_EXIT: /* what it leaves behind is killed */
+        if (keeper->tree)
+            kill_tree(n);
+        break;
+    case K_REAPED:
+        keeper_reaps(n);
         break;
     case K_EOF:
-        tree_ends(n, "wrapper died");
-        keeper->alive = false;
-        if (!w->faulty || chance(800)) {
-            struct item will = {.at = w->now + 5 + draw(30), .what = D_WILL, .node = n};
-            will.request = (struct order){
-                .type = ORDER_SEND, .request = REQUEST_ABDICATE, .member_id = keeper->member_id, .term = keeper->term};
-            (void)snprintf(will.request.incarnation, sizeof will.request.incarnation, "%" PRId64, keeper->incarnation);
-            push(will);
-        }
+        keeper->orphaned = true;
+        if (keeper->tree)
+            kill_tree(n);
+        else
+            write_will(n);
         break;
     default:
         break;
@@ -445,7 +478,7 @@ static void order_start(int n, const struct order *order)
     struct node *node = &w->node[n];
     uint32_t life = node->keeper.life + 1;
     const struct succession *s = &node->succession;
-    if (node->keeper.alive)
+    if (node->keeper.alive || node->keeper.tree)
         w->broken = "a second keeper was started beside a living one";
     node->keeper = (struct keeper){
         .alive = true,
@@ -459,6 +492,16 @@ static void order_start(int n, const struct order *order)
     };
     keeper_arms(n);
     after(3 + draw(10), K_RESTART, n, life, 0);
+}
+
+/* After the keeper's death; told once the tree is dead as well. */
+static void tree_follows(int n)
+{
+    struct node *node = &w->node[n];
+    if (node->keeper.tree)
+        kill_tree(n);
+    else
+        after(draw(4), W_TREE_DEAD, n, node->life, node->keeper.life);
 }
 
 static void carry_out(int n, const struct order *order)
@@ -487,11 +530,8 @@ static void carry_out(int n, const struct order *order)
         after(draw(3), K_STOP, n, keeper, order->kill_at_ms);
         break;
     case ORDER_KILL_KEEPER: /* SIGKILL takes a stopped process too; the namespace goes with its init */
-        if (node->keeper.alive) {
-            tree_ends(n, "keeper killed");
-            node->keeper.alive = false;
-        }
-        after(3, W_TREE_DEAD, n, node->life, keeper);
+        node->keeper.alive = false;
+        tree_follows(n);
         break;
     case ORDER_LOG:
         say(n, "%s term %" PRId64 " %s", order->tell, order->term, order->reason);
@@ -615,7 +655,7 @@ static void wrapper_starts(int n)
     struct node *node = &w->node[n];
     if (node->alive || w->closing)
         return;
-    if (node->keeper.alive || node->frozen) { /* it still holds the lock */
+    if (node->keeper.alive || node->keeper.tree || node->frozen) { /* it still holds the lock, or is to be killed first */
         after(20, F_START_WRAPPER, n, 0, 0);
         return;
     }
@@ -708,9 +748,8 @@ static void kill_keeper(int n)
     if (!node->keeper.alive || node->frozen || node->paused)
         return;
     say(n, "FAULT keeper killed");
-    tree_ends(n, "its keeper was killed");
     node->keeper.alive = false;
-    after(draw(4), W_TREE_DEAD, n, node->life, node->keeper.life);
+    tree_follows(n);
 }
 
 static void lose_node(int n)
@@ -840,6 +879,22 @@ static void some_fault(void)
     }
 }
 
+static void tree_gone(const struct item *item)
+{
+    struct node *node = &w->node[item->node];
+    if (item->life != node->keeper.life)
+        return;
+    if (node->frozen) {
+        after(5, F_TREE_GONE, item->node, item->life, 0);
+        return;
+    }
+    tree_ends(item->node, "killed and reaped");
+    if (node->keeper.alive)
+        after(draw(2), K_REAPED, item->node, item->life, 0);
+    else
+        tree_follows(item->node);
+}
+
 static void world_item(const struct item *item)
 {
     struct node *node = &w->node[item->node];
@@ -849,6 +904,9 @@ static void world_item(const struct item *item)
             some_fault();
             after(draw(w->lease_ms * 2), F_FAULT, 0, 0, 0);
         }
+        break;
+    case F_TREE_GONE:
+        tree_gone(item);
         break;
     case F_RESUME_WRAPPER:
         if (node->life == item->life)
@@ -902,7 +960,7 @@ static void step(void)
     w->now = item.at;
     if (item.what <= W_RECONNECT)
         wrapper_item(&item);
-    else if (item.what <= K_EXIT)
+    else if (item.what <= K_REAPED)
         keeper_item(&item);
     else if (item.what <= D_WILL)
         database_item(&item);
@@ -913,7 +971,7 @@ static void step(void)
 static bool someone_runs(void)
 {
     for (int i = 1; i <= w->nodes; i++) {
-        if (w->node[i].keeper.tree)
+        if (w->node[i].keeper.tree && !w->node[i].keeper.killing)
             return true;
     }
     return false;
