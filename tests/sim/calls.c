@@ -91,7 +91,7 @@ static bool carry_out(const char *what, const int64_t *n)
     else if (strcmp(what, "restore") == 0)
         restore();
     else if (strcmp(what, "switchover") == 0)
-        database_switchover(&database);
+        printf("%d", database_switchover(&database, (int)n[0]));
     else if (strcmp(what, "pause") == 0)
         database_pause(&database, n[0] != 0);
     else if (strcmp(what, "retire") == 0)

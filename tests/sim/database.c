@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DAY_MS 86400000
+
 uint64_t random_next(uint64_t *state)
 {
     /* splitmix64, Steele, Lea and Flood 2014 */
@@ -58,6 +60,11 @@ static int64_t elders(const struct database *self, int64_t member_id, bool leadi
     return count;
 }
 
+static bool is_holder(const struct database *self, const struct database_member *member)
+{
+    return member->exists && member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
+}
+
 static struct database_member *find(struct database *self, const struct database_caller *caller)
 {
     struct database_member *me = &self->roster[caller->seat];
@@ -106,25 +113,30 @@ static void vacate(struct database *self)
     struct database_throne *throne = &self->throne;
     throne->heir = throne->incarnation = 0;
     throne->request = ASKED_NOTHING;
+    throne->target = 0;
     throne->named = 0;
     throne->named_at = self->now_ms;
 }
 
-/* The eldest who may lead, judged while the holder still holds, as in SQL. */
+/* The switchover's target if it may lead, else the eldest who may, judged while the holder still holds, as in SQL. */
 static int64_t successor(const struct database *self)
 {
     int64_t best = 0;
     for (int i = 1; i < DATABASE_SEATS; i++) {
         const struct database_member *other = &self->roster[i];
-        if (other->exists && may_lead(self, other) && (!best || other->member_id < best))
+        if (!other->exists || !may_lead(self, other))
+            continue;
+        if (i == self->throne.target)
+            return other->member_id;
+        if (!best || other->member_id < best)
             best = other->member_id;
     }
-    return self->throne.paused ? 0 : best;
+    return best;
 }
 
 static void end_term(struct database *self)
 {
-    int64_t named = successor(self);
+    int64_t named = self->throne.paused ? 0 : successor(self);
     for (int i = 1; i < DATABASE_SEATS; i++) {
         struct database_member *member = &self->roster[i];
         if (member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation)
@@ -132,6 +144,16 @@ static void end_term(struct database *self)
     }
     vacate(self);
     self->throne.named = named;
+}
+
+/* Who has not been seen for a day, but never the holder; that its node is retired is kept elsewhere. */
+static void purge(struct database *self, int but)
+{
+    for (int i = 1; i < DATABASE_SEATS; i++) {
+        struct database_member *member = &self->roster[i];
+        if (i != but && member->exists && member->seen_at < self->now_ms - DAY_MS && !is_holder(self, member))
+            *member = (struct database_member){.retired = member->retired};
+    }
 }
 
 static struct database_reply do_register(struct database *self, const struct database_caller *caller)
@@ -144,7 +166,8 @@ static struct database_reply do_register(struct database *self, const struct dat
     if (me->exists && (me->generation > caller->generation || (me->generation == caller->generation && !me->present)))
         return (struct database_reply){.observed = true, .observation = observe(self, caller), .refusal = "superseded"};
     if (!me->exists || me->generation != caller->generation) {
-        if (me->exists && throne->heir == me->member_id && throne->incarnation == me->incarnation)
+        purge(self, caller->seat);
+        if (is_holder(self, me))
             end_term(self);
         bool retired = me->retired;
         *me = (struct database_member){
@@ -241,6 +264,7 @@ static struct database_reply do_accede(struct database *self, const struct datab
     throne->last_seat = caller->seat;
     throne->named = 0;
     throne->request = ASKED_NOTHING;
+    throne->target = 0;
     return (struct database_reply){.granted = true, .observed = true, .observation = observe(self, caller)};
 }
 
@@ -273,15 +297,16 @@ struct database_reply database_call(struct database *self, const struct database
     abort();
 }
 
-void database_switchover(struct database *self)
+bool database_switchover(struct database *self, int target)
 {
-    if (self->throne.heir && !self->throne.paused && successor(self))
-        self->throne.request = ASKED_SWITCHOVER;
-}
-
-static bool is_holder(const struct database *self, const struct database_member *member)
-{
-    return member->exists && member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
+    struct database_throne *throne = &self->throne;
+    const struct database_member *member = &self->roster[target];
+    bool possible = target ? member->exists && may_lead(self, member) : successor(self) != 0;
+    if (!throne->heir || throne->paused || !possible)
+        return false;
+    throne->request = ASKED_SWITCHOVER;
+    throne->target = target;
+    return true;
 }
 
 void database_pause(struct database *self, bool paused)
@@ -291,6 +316,7 @@ void database_pause(struct database *self, bool paused)
         return;
     throne->paused = paused;
     throne->request = ASKED_NOTHING;
+    throne->target = 0;
     for (int i = 1; i < DATABASE_SEATS; i++) {
         if (!paused && is_holder(self, &self->roster[i]) && self->roster[i].retired)
             throne->request = ASKED_RETIRE;
@@ -307,10 +333,12 @@ void database_retire(struct database *self, int seat, bool retired)
     if (!retired && member->retired && !heir)
         member->present = false; /* so that it registers at the end of the line */
     member->retired = retired;
-    if (heir && retired)
+    if (heir && retired) {
         throne->request = ASKED_RETIRE;
-    else if (heir && throne->request == ASKED_RETIRE)
+        throne->target = 0;
+    } else if (heir && throne->request == ASKED_RETIRE) {
         throne->request = ASKED_NOTHING;
+    }
 }
 
 void database_set_lease(struct database *self, int64_t lease_ms)

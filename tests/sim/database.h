@@ -14,6 +14,7 @@ struct database_throne {
     int last_seat;
     int64_t named, named_at;
     enum succession_asked request;
+    int target; /* seat a switchover should go to, 0 for the eldest */
 };
 
 struct database_member {
@@ -49,7 +50,7 @@ struct database_caller {
 struct database_reply database_call(struct database *self, const struct database_caller *caller, const struct order *order);
 
 /* The operator's functions. */
-void database_switchover(struct database *self);
+bool database_switchover(struct database *self, int target); /* a seat, 0 for the eldest; false if refused */
 void database_pause(struct database *self, bool paused);
 void database_retire(struct database *self, int seat, bool retired);
 void database_set_lease(struct database *self, int64_t lease_ms);

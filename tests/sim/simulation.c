@@ -17,7 +17,10 @@
 #define NODES_MOST 9
 #define FAULTS_MS 120000
 #define QUEUE_MOST 8192
+#define VISITOR (DATABASE_SEATS - 1)
+#define STANDBYS 2
 #define NEVER INT64_MAX
+#define DAY_MS 86400000
 #define STORM 400 /* requests of one member within a second; a calm one sends one to twelve */
 
 enum what {
@@ -47,6 +50,7 @@ enum what {
     D_WILL,
     /* the world */
     F_FAULT,
+    F_FAULT_TOO,
     F_TREE_GONE,
     F_RESUME_WRAPPER,
     F_RESUME_KEEPER,
@@ -94,6 +98,7 @@ struct node {
     bool alive, paused, frozen, gone; /* frozen: wrapper and keeper, the whole node */
     uint32_t life, link;              /* of wrapper process and connection */
     bool connected, cut;
+    int64_t slow[2]; /* to the database and back */
     int64_t generation, incarnation, member_id;
     int64_t wake_at;
     double rate;
@@ -104,13 +109,20 @@ struct node {
     int requests;
 };
 
+struct standby {
+    struct database database;
+    int64_t timeline;
+};
+
 static struct world {
     uint64_t random;
     int64_t now;
     int nodes;
     struct node node[NODES_MOST + 1]; /* by seat */
-    struct database database, replica;
-    int64_t identities, incarnations;
+    struct database database;
+    struct standby standby[STANDBYS]; /* the first follows the present primary, the second may still follow a former one */
+    int64_t timeline, server_starts, wall; /* wall: what the primary's clock is off by */
+    int64_t incarnations;
     bool database_up, synchronous, faulty, trace, explicit_timings, closing;
     int64_t lease_ms, loss; /* loss: per mille */
     int64_t highest_term;
@@ -213,12 +225,17 @@ static void after(int64_t delay, enum what what, int node, uint32_t life, int64_
 
 /* ---- safety ---- */
 
-static void check_safety(int starter)
+static void check_alone(int runner)
 {
     for (int i = 1; i <= w->nodes; i++) {
-        if (i != starter && w->node[i].keeper.tree && !w->node[i].frozen)
+        if (i != runner && w->node[i].keeper.tree && !w->node[i].frozen)
             w->broken = "two scheduler trees at once";
     }
+}
+
+static void check_safety(int starter)
+{
+    check_alone(starter);
     if (w->node[starter].keeper.term <= w->highest_term && w->node[starter].keeper.term != w->node[starter].accepted_term)
         w->broken = "a term did not grow";
     /* an accession that a failover has lost meanwhile sets no mark */
@@ -460,7 +477,7 @@ static void order_send(int n, const struct order *order)
         .eligible = !succession_why_ineligible(&node->succession, local(node)),
     };
     item.value = (int64_t)node->life;
-    int64_t delay = 1 + draw(4);
+    int64_t delay = 1 + draw(4) + draw(node->slow[0]);
     if (w->faulty && chance(20))
         delay += draw(w->lease_ms * 2); /* slow, perhaps executed after its sender gave up */
     item.at = w->now + delay;
@@ -682,9 +699,23 @@ static void wrapper_starts(int n)
 
 /* ---- database ---- */
 
-static void replicate(void)
+static void replicate(int standby)
 {
-    w->replica = w->database;
+    w->standby[standby].database = w->database;
+    w->standby[standby].timeline = w->timeline;
+}
+
+static void replicate_to_all(void)
+{
+    for (int i = 0; i < STANDBYS; i++)
+        replicate(i);
+}
+
+/* What tells one life of one server from every other. */
+static void server_starts(void)
+{
+    w->server_starts++;
+    w->database.identity = w->timeline * 1000000 + w->server_starts;
 }
 
 static void wake_named(int64_t before_named)
@@ -701,15 +732,15 @@ static void database_item(const struct item *item)
 {
     if (!w->database_up || w->node[item->node].cut)
         return;
-    w->database.now_ms = w->now;
+    w->database.now_ms = w->now + w->wall;
     int64_t named = w->database.throne.named;
     struct database_reply reply = database_call(&w->database, &item->caller, &item->request);
     if (w->synchronous)
-        replicate();
+        replicate(0);
     wake_named(named);
     if (item->what == D_WILL || (w->faulty && chance(w->loss)))
         return;
-    struct item back = {.at = w->now + 1 + draw(4),
+    struct item back = {.at = w->now + 1 + draw(4) + draw(w->node[item->node].slow[1]),
                         .what = W_REPLY,
                         .node = item->node,
                         .life = item->life,
@@ -764,35 +795,87 @@ static void lose_node(int n)
     after(500 + draw(15000), F_START_WRAPPER, n, 0, 0);
 }
 
-static void database_restarts(bool failover)
+/* A lost accession's term may be drawn lower than it was, if nobody who saw it is left. */
+static void promote(const struct standby *standby)
 {
-    say(0, "FAULT database %s", failover ? "fails over" : "restarts");
-    if (failover) {
-        /* a lost accession's term may be drawn lower than it was, if nobody who saw it is left */
-        if (w->replica.throne.term < w->highest_term)
-            w->highest_term = w->replica.throne.term;
-        w->database = w->replica;
-        w->database.random = &w->random;
-    }
-    w->database.identity = ++w->identities;
-    replicate();
+    if (standby->database.throne.term < w->highest_term)
+        w->highest_term = standby->database.throne.term;
+    w->database = standby->database;
+    w->database.random = &w->random;
+    w->timeline = standby->timeline + 1;
+    w->wall += draw(2 * w->lease_ms) - w->lease_ms;
+}
+
+static void database_goes_away(void)
+{
+    server_starts();
+    replicate(0);
     break_links();
     w->database_up = false;
     after(draw(6000), F_DATABASE_UP, 0, 0, 0);
+}
+
+static void database_restarts(void)
+{
+    say(0, "FAULT database restarts");
+    database_goes_away();
+}
+
+static void database_fails_over(int standby)
+{
+    say(0, "FAULT database fails over to standby %d", standby);
+    promote(&w->standby[standby]);
+    database_goes_away();
 }
 
 static void change_lease(int64_t lease_ms)
 {
     say(0, "lease to be %" PRId64, lease_ms);
     database_set_lease(&w->database, lease_ms);
-    replicate(); /* its loss is excluded by the promise */
+    replicate_to_all(); /* its loss is excluded by the promise */
 }
 
-static void some_fault(void)
+static void step_clock(void)
 {
-    int n = (int)(1 + draw(w->nodes));
+    static const int64_t steps[] = {1000, 60000, 3600000, 2 * DAY_MS};
+    int64_t most = steps[draw(4)];
+    w->wall += draw(2 * most) - most;
+    say(0, "FAULT the database's clock is now %" PRId64 " ms off", w->wall);
+}
+
+/* A member of a run directory that is not simulated: it registers, which purges who has long been silent, and leaves. */
+static void visit(void)
+{
+    struct database_caller visitor = {
+        .seat = VISITOR, .incarnation = ++w->incarnations, .generation = w->incarnations, .lease_ms = w->lease_ms};
+    struct order order = {.type = ORDER_SEND, .request = REQUEST_REGISTER};
+    say(0, "a visitor registers and leaves");
+    w->database.now_ms = w->now + w->wall;
+    visitor.member_id = database_call(&w->database, &visitor, &order).observation.member_id;
+    order.request = REQUEST_LEAVE;
+    (void)database_call(&w->database, &visitor, &order);
+}
+
+static void switch_over(int64_t target)
+{
+    say(0, "switchover asked for, to %" PRId64, target);
+    w->database.now_ms = w->now + w->wall;
+    (void)database_switchover(&w->database, (int)target);
+}
+
+static int heir(void)
+{
+    for (int i = 1; i <= w->nodes; i++) {
+        if (w->node[i].keeper.tree)
+            return i;
+    }
+    return 0;
+}
+
+static void some_fault(int n)
+{
     struct node *node = &w->node[n];
-    switch (draw(18)) {
+    switch (draw(21)) {
     case 0:
         kill_wrapper(n);
         break;
@@ -830,14 +913,17 @@ static void some_fault(void)
         after(draw(w->lease_ms * 3), F_HEAL, n, 0, 0);
         break;
     case 8:
-        database_restarts(false);
+        database_restarts();
         break;
     case 9:
-    case 10:
-        database_restarts(true);
+        database_fails_over(0);
+        break;
+    case 10: /* and again, perhaps to one that still follows the first */
+        database_fails_over((int)draw(STANDBYS));
+        after(draw(w->lease_ms * 4), F_FAILOVER, 0, 0, draw(STANDBYS));
         break;
     case 11:
-        database_switchover(&w->database);
+        switch_over(chance(500) ? n : 0);
         break;
     case 12:
         say(0, "paused");
@@ -852,7 +938,7 @@ static void some_fault(void)
         change_lease(w->lease_ms * (1 + draw(3)));
         if (chance(300)) { /* carried out, carried out again after a failover, and changed back */
             int64_t failover = draw(w->lease_ms * 2);
-            database_switchover(&w->database);
+            switch_over(0);
             after(failover, F_FAILOVER, 0, 0, 0);
             after(failover + draw(w->lease_ms), F_LEASE, 0, 0, w->lease_ms);
         }
@@ -874,25 +960,53 @@ static void some_fault(void)
             wrapper_event(n, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = "timed out"});
         }
         break;
+    case 18:
+        say(n, "FAULT slow network");
+        node->slow[draw(2)] = draw(w->lease_ms / 2);
+        after(draw(w->lease_ms * 6), F_HEAL, n, 0, 0);
+        break;
+    case 19:
+        step_clock();
+        break;
+    case 20:
+        visit();
+        break;
     default:
         break;
     }
 }
 
-static void tree_gone(const struct item *item)
+static void tree_gone(int n, uint32_t life, const char *why)
 {
-    struct node *node = &w->node[item->node];
-    if (item->life != node->keeper.life)
+    struct node *node = &w->node[n];
+    if (life != node->keeper.life)
         return;
     if (node->frozen) {
-        after(5, F_TREE_GONE, item->node, item->life, 0);
+        after(5, F_TREE_GONE, n, life, 0);
         return;
     }
-    tree_ends(item->node, "killed and reaped");
+    tree_ends(n, why);
     if (node->keeper.alive)
-        after(draw(2), K_REAPED, item->node, item->life, 0);
+        after(draw(2), K_REAPED, n, life, 0);
     else
-        tree_follows(item->node);
+        tree_follows(n);
+}
+
+static void node_thaws(int n)
+{
+    struct node *node = &w->node[n];
+    struct keeper *keeper = &node->keeper;
+    bool ran = node->frozen && keeper->tree;
+    node->frozen = false;
+    if (!ran)
+        return;
+    say(n, "thaws, and so does its scheduler");
+    if (local(node) >= succession_kill_at_ms(keeper->deadline, keeper->lease_ms)) {
+        keeper->stopping = true; /* the promise's exception */
+        tree_gone(n, keeper->life, "lapsed while frozen");
+    } else {
+        check_alone(n);
+    }
 }
 
 static void world_item(const struct item *item)
@@ -901,12 +1015,20 @@ static void world_item(const struct item *item)
     switch ((int)item->what) { /* each handles its own share */
     case F_FAULT:
         if (w->now < FAULTS_MS) {
-            some_fault();
+            int running = heir();
+            int n = running && chance(400) ? running : (int)(1 + draw(w->nodes));
+            some_fault(n);
+            if (chance(250)) /* seldom alone */
+                after(draw(w->lease_ms / 2), F_FAULT_TOO, n, 0, 0);
             after(draw(w->lease_ms * 2), F_FAULT, 0, 0, 0);
         }
         break;
+    case F_FAULT_TOO:
+        if (w->faulty)
+            some_fault(item->node);
+        break;
     case F_TREE_GONE:
-        tree_gone(item);
+        tree_gone(item->node, item->life, "killed and reaped");
         break;
     case F_RESUME_WRAPPER:
         if (node->life == item->life)
@@ -917,12 +1039,7 @@ static void world_item(const struct item *item)
             node->keeper.paused = false;
         break;
     case F_RESUME_NODE:
-        if (node->frozen && node->keeper.tree) { /* the promise's exception: fencing at the database is not simulated */
-            say(item->node, "thaws; its scheduler is past its lease or not");
-            if (local(node) >= succession_kill_at_ms(node->keeper.deadline, node->keeper.lease_ms))
-                tree_ends(item->node, "lapsed while frozen");
-        }
-        node->frozen = false;
+        node_thaws(item->node);
         break;
     case F_START_WRAPPER:
         wrapper_starts(item->node);
@@ -932,15 +1049,18 @@ static void world_item(const struct item *item)
         break;
     case F_HEAL:
         node->cut = false;
+        node->slow[0] = node->slow[1] = 0;
         break;
     case F_REPLICATE:
         if (!w->database.throne.next_lease_ms || w->synchronous)
-            replicate();
+            replicate(0);
+        if (!w->database.throne.next_lease_ms && chance(300))
+            replicate(1);
         after(draw(w->lease_ms * 2), F_REPLICATE, 0, 0, 0);
         break;
     case F_FAILOVER:
         if (w->faulty && w->database_up)
-            database_restarts(true);
+            database_fails_over((int)item->value);
         break;
     case F_LEASE:
         if (w->faulty)
@@ -993,9 +1113,10 @@ static void make_world(uint64_t seed)
     w->explicit_timings = chance(300);
     w->loss = draw(60);
     w->faulty = w->database_up = true;
-    w->database.identity = w->identities = 1;
+    w->timeline = 1;
+    server_starts();
     w->database.random = &w->random;
-    replicate();
+    replicate_to_all();
     for (int i = 1; i <= w->nodes; i++) {
         w->node[i].rate = 0.975 + (double)draw(51) / 1000.0; /* within 5 % of each other */
         w->node[i].offset = draw(1000000);
@@ -1015,8 +1136,9 @@ static void end_faults(void)
         struct node *node = &w->node[i];
         if (node->frozen)
             after(0, F_RESUME_NODE, i, 0, 0);
+        node->slow[0] = node->slow[1] = 0;
         node->cut = node->paused = node->keeper.paused = false;
-        w->database.roster[i].retired = w->replica.roster[i].retired = false;
+        w->database.roster[i].retired = false;
         after(1, F_START_WRAPPER, i, 0, 0);
     }
     database_pause(&w->database, false);
