@@ -68,6 +68,11 @@ static void call(const int64_t *n)
     print_reply(&reply);
 }
 
+static void print_bool(bool accepted)
+{
+    (void)fputs(accepted ? "true" : "false", stdout);
+}
+
 static void restore(void)
 {
     int64_t now_ms = database.now_ms, identity = database.identity;
@@ -91,13 +96,13 @@ static bool carry_out(const char *what, const int64_t *n)
     else if (strcmp(what, "restore") == 0)
         restore();
     else if (strcmp(what, "switchover") == 0)
-        printf("%d", database_switchover(&database, (int)n[0]));
+        print_bool(database_switchover(&database, (int)n[0]));
     else if (strcmp(what, "pause") == 0)
-        database_pause(&database, n[0] != 0);
+        print_bool(database_pause(&database, n[0] != 0));
     else if (strcmp(what, "retire") == 0)
-        database_retire(&database, (int)n[0], n[1] != 0);
+        print_bool(database_retire(&database, (int)n[0], n[1] != 0));
     else if (strcmp(what, "lease") == 0)
-        database_set_lease(&database, n[0]);
+        print_bool(database_set_lease(&database, n[0]));
     else if (strcmp(what, "call") == 0)
         call(n);
     else

@@ -309,11 +309,11 @@ bool database_switchover(struct database *self, int target)
     return true;
 }
 
-void database_pause(struct database *self, bool paused)
+bool database_pause(struct database *self, bool paused)
 {
     struct database_throne *throne = &self->throne;
     if (!throne->exists || throne->paused == paused)
-        return;
+        return false;
     throne->paused = paused;
     throne->request = ASKED_NOTHING;
     throne->target = 0;
@@ -321,15 +321,16 @@ void database_pause(struct database *self, bool paused)
         if (!paused && is_holder(self, &self->roster[i]) && self->roster[i].retired)
             throne->request = ASKED_RETIRE;
     }
+    return true;
 }
 
-void database_retire(struct database *self, int seat, bool retired)
+bool database_retire(struct database *self, int seat, bool retired)
 {
     struct database_throne *throne = &self->throne;
     struct database_member *member = &self->roster[seat];
     bool heir = is_holder(self, member);
     if (!throne->exists || (retired && heir && throne->paused))
-        return;
+        return false;
     if (!retired && member->retired && !heir)
         member->present = false; /* so that it registers at the end of the line */
     member->retired = retired;
@@ -339,13 +340,15 @@ void database_retire(struct database *self, int seat, bool retired)
     } else if (heir && throne->request == ASKED_RETIRE) {
         throne->request = ASKED_NOTHING;
     }
+    return true;
 }
 
-void database_set_lease(struct database *self, int64_t lease_ms)
+bool database_set_lease(struct database *self, int64_t lease_ms)
 {
     if (!self->throne.exists)
-        return;
+        return false;
     self->throne.next_lease_ms = lease_ms;
     if (lease_ms > self->throne.longest_lease_ms)
         self->throne.longest_lease_ms = lease_ms;
+    return true;
 }

@@ -49,10 +49,10 @@ struct database_caller {
 /* Executes one ORDER_SEND. */
 struct database_reply database_call(struct database *self, const struct database_caller *caller, const struct order *order);
 
-/* The operator's functions. */
-bool database_switchover(struct database *self, int target); /* a seat, 0 for the eldest; false if refused */
-void database_pause(struct database *self, bool paused);
-void database_retire(struct database *self, int seat, bool retired);
-void database_set_lease(struct database *self, int64_t lease_ms);
+/* The operator's functions: false if refused, or nothing to do. `target` is a seat, 0 for the eldest. */
+bool database_switchover(struct database *self, int target);
+bool database_pause(struct database *self, bool paused);
+bool database_retire(struct database *self, int seat, bool retired);
+bool database_set_lease(struct database *self, int64_t lease_ms);
 
 uint64_t random_next(uint64_t *state);

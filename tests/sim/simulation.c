@@ -1,6 +1,6 @@
 /* A world of wrappers, keepers, networks and one database, driven by one seed, around the real succession.c.
  *
- *   simulation [--seeds N] [--first SEED] [--trace] [--quiet]
+ *   simulation [--seeds N] [--first SEED] [--until FAILURE] [--trace]
  *
  * A safety phase with faults checks at every start that no other scheduler tree is alive; then the faults end and a
  * liveness phase demands a scheduler within the promised bound. A failing seed is printed with the command that repeats it.
@@ -57,6 +57,9 @@ enum what {
     F_RESUME_NODE,
     F_START_WRAPPER,
     F_DATABASE_UP,
+    F_CUT,
+    F_STOP_KEEPER,
+    F_QUIT,
     F_HEAL,
     F_REPLICATE,
     F_RESUME_GROUP,
@@ -139,6 +142,12 @@ static int free_slots[QUEUE_MOST], freed;
 static int64_t draw(int64_t below)
 {
     return below > 0 ? (int64_t)(random_next(&w->random) % (uint64_t)below) : 0;
+}
+
+/* At least half. */
+static int64_t some_of(int64_t most)
+{
+    return most - draw(most / 2);
 }
 
 static bool chance(int64_t per_mille)
@@ -295,7 +304,7 @@ static void kill_tree(int n)
     if (keeper->killing)
         return;
     keeper->killing = true;
-    after(draw(chance(300) ? reaping : 5), F_TREE_GONE, n, keeper->life, 0);
+    after(chance(300) ? reaping - draw(5) : draw(5), F_TREE_GONE, n, keeper->life, 0);
 }
 
 static void keeper_done(int n)
@@ -477,8 +486,8 @@ static void order_send(int n, const struct order *order)
         .eligible = !succession_why_ineligible(&node->succession, local(node)),
     };
     item.value = (int64_t)node->life;
-    int64_t delay = 1 + draw(4) + draw(node->slow[0]);
-    if (w->faulty && chance(20))
+    int64_t delay = 1 + draw(4) + some_of(node->slow[0]);
+    if (w->faulty && chance(order->request == REQUEST_REGISTER ? 200 : 20))
         delay += draw(w->lease_ms * 2); /* slow, perhaps executed after its sender gave up */
     item.at = w->now + delay;
     if (!node->cut && !(w->faulty && chance(w->loss)))
@@ -738,9 +747,13 @@ static void database_item(const struct item *item)
     if (w->synchronous)
         replicate(0);
     wake_named(named);
+    if (item->request.request == REQUEST_ACCEDE && reply.granted && w->faulty && chance(100)) {
+        w->node[item->node].slow[1] = draw(w->lease_ms / 2); /* bad luck comes at the worst moment */
+        after(draw(w->lease_ms / 3), chance(500) ? F_CUT : F_FAULT_TOO, item->node, 0, 0);
+    }
     if (item->what == D_WILL || (w->faulty && chance(w->loss)))
         return;
-    struct item back = {.at = w->now + 1 + draw(4) + draw(w->node[item->node].slow[1]),
+    struct item back = {.at = w->now + 1 + draw(4) + some_of(w->node[item->node].slow[1]),
                         .what = W_REPLY,
                         .node = item->node,
                         .life = item->life,
@@ -831,7 +844,7 @@ static void database_fails_over(int standby)
 static void change_lease(int64_t lease_ms)
 {
     say(0, "lease to be %" PRId64, lease_ms);
-    database_set_lease(&w->database, lease_ms);
+    (void)database_set_lease(&w->database, lease_ms);
     replicate_to_all(); /* its loss is excluded by the promise */
 }
 
@@ -856,11 +869,13 @@ static void visit(void)
     (void)database_call(&w->database, &visitor, &order);
 }
 
-static void switch_over(int64_t target)
+static bool switch_over(int target)
 {
-    say(0, "switchover asked for, to %" PRId64, target);
     w->database.now_ms = w->now + w->wall;
-    (void)database_switchover(&w->database, (int)target);
+    bool accepted = database_switchover(&w->database, target);
+    if (accepted)
+        say(0, "switchover to %s", target ? "a named member" : "the eldest");
+    return accepted;
 }
 
 static int heir(void)
@@ -870,6 +885,33 @@ static int heir(void)
             return i;
     }
     return 0;
+}
+
+static void cut_off(int n)
+{
+    say(n, "FAULT cut off");
+    w->node[n].cut = true;
+    after(draw(w->lease_ms * 3), F_HEAL, n, 0, 0);
+}
+
+static void stop_keeper(int n)
+{
+    struct node *node = &w->node[n];
+    if (!node->keeper.alive || !node->alive || node->paused || node->frozen)
+        return;
+    say(n, "FAULT keeper stopped");
+    node->keeper.paused = true;
+    after(draw(w->lease_ms * 3), F_RESUME_KEEPER, n, node->keeper.life, 0);
+}
+
+static void tell_to_quit(int n, bool now)
+{
+    struct node *node = &w->node[n];
+    if (!node->alive || node->paused || node->frozen)
+        return;
+    say(n, "told to quit%s", now ? " at once" : "");
+    wrapper_event(n, (struct event){.type = now ? EVENT_QUIT_NOW : EVENT_QUIT});
+    after(draw(20000), F_START_WRAPPER, n, 0, 0);
 }
 
 static void some_fault(int n)
@@ -893,11 +935,7 @@ static void some_fault(int n)
         }
         break;
     case 4:
-        if (node->keeper.alive && node->alive && !node->paused && !node->frozen) {
-            say(n, "FAULT keeper stopped");
-            node->keeper.paused = true;
-            after(draw(w->lease_ms * 3), F_RESUME_KEEPER, n, node->keeper.life, 0);
-        }
+        stop_keeper(n);
         break;
     case 5:
         if (!node->keeper.paused && !node->paused) {
@@ -908,9 +946,7 @@ static void some_fault(int n)
         break;
     case 6:
     case 7:
-        say(n, "FAULT cut off");
-        node->cut = true;
-        after(draw(w->lease_ms * 3), F_HEAL, n, 0, 0);
+        cut_off(n);
         break;
     case 8:
         database_restarts();
@@ -923,36 +959,36 @@ static void some_fault(int n)
         after(draw(w->lease_ms * 4), F_FAILOVER, 0, 0, draw(STANDBYS));
         break;
     case 11:
-        switch_over(chance(500) ? n : 0);
+        (void)switch_over(chance(500) ? n : 0);
         break;
     case 12:
         say(0, "paused");
-        database_pause(&w->database, true);
+        (void)database_pause(&w->database, true);
         after(draw(10000), F_RESUME_GROUP, 0, 0, 0);
         break;
     case 13:
         say(n, "retired or enlisted");
-        database_retire(&w->database, n, chance(400));
+        (void)database_retire(&w->database, n, chance(400));
         break;
     case 14:
         change_lease(w->lease_ms * (1 + draw(3)));
         if (chance(300)) { /* carried out, carried out again after a failover, and changed back */
             int64_t failover = draw(w->lease_ms * 2);
-            switch_over(0);
+            (void)switch_over(0);
             after(failover, F_FAILOVER, 0, 0, 0);
             after(failover + draw(w->lease_ms), F_LEASE, 0, 0, w->lease_ms);
         }
         break;
     case 15:
-        if (node->alive && !node->paused && !node->frozen) {
-            say(n, "told to quit");
-            wrapper_event(n, (struct event){.type = chance(300) ? EVENT_QUIT_NOW : EVENT_QUIT});
-            after(draw(20000), F_START_WRAPPER, n, 0, 0);
-        }
+        tell_to_quit(n, chance(300));
         break;
     case 16:
         if (node->keeper.alive)
             after(1, K_EXIT, n, node->keeper.life, 0);
+        if (chance(300)) { /* a keeper that is stopped while the start waits for it, and an operator without patience */
+            after(20 + draw(80), F_STOP_KEEPER, n, 0, 0);
+            after(100 + draw(w->lease_ms / 3), F_QUIT, n, 0, 0);
+        }
         break;
     case 17:
         if (node->alive && !node->paused && !node->frozen && node->keeper.tree) {
@@ -963,7 +999,7 @@ static void some_fault(int n)
     case 18:
         say(n, "FAULT slow network");
         node->slow[draw(2)] = draw(w->lease_ms / 2);
-        after(draw(w->lease_ms * 6), F_HEAL, n, 0, 0);
+        after(draw(w->lease_ms * 3), chance(500) ? F_CUT : F_HEAL, n, 0, 0);
         break;
     case 19:
         step_clock();
@@ -1047,6 +1083,18 @@ static void world_item(const struct item *item)
     case F_DATABASE_UP:
         w->database_up = true;
         break;
+    case F_CUT:
+        if (w->faulty)
+            cut_off(item->node);
+        break;
+    case F_STOP_KEEPER:
+        if (w->faulty)
+            stop_keeper(item->node);
+        break;
+    case F_QUIT:
+        if (w->faulty)
+            tell_to_quit(item->node, true);
+        break;
     case F_HEAL:
         node->cut = false;
         node->slow[0] = node->slow[1] = 0;
@@ -1067,7 +1115,7 @@ static void world_item(const struct item *item)
             change_lease(item->value);
         break;
     case F_RESUME_GROUP:
-        database_pause(&w->database, false);
+        (void)database_pause(&w->database, false);
         break;
     default:
         break;
@@ -1118,7 +1166,8 @@ static void make_world(uint64_t seed)
     w->database.random = &w->random;
     replicate_to_all();
     for (int i = 1; i <= w->nodes; i++) {
-        w->node[i].rate = 0.975 + (double)draw(51) / 1000.0; /* within 5 % of each other */
+        int64_t off = chance(500) ? draw(2) * 50 : draw(51);
+        w->node[i].rate = 0.975 + (double)off / 1000.0; /* within 5 % of each other */
         w->node[i].offset = draw(1000000);
         after(draw(2000), F_START_WRAPPER, i, 0, 0);
     }
@@ -1141,7 +1190,7 @@ static void end_faults(void)
         w->database.roster[i].retired = false;
         after(1, F_START_WRAPPER, i, 0, 0);
     }
-    database_pause(&w->database, false);
+    (void)database_pause(&w->database, false);
 }
 
 static int64_t bound_ms(void)
@@ -1159,6 +1208,47 @@ static int64_t bound_ms(void)
     }
     /* late requests of the faulty phase may still arrive within two leases of the configuration, clocks differ by 5 % */
     return (2 * lease + 2 * lease / 6 + 2 * w->lease_ms + cooling + 2500) * 105 / 100;
+}
+
+/* Whom an elder has kept waiting for nothing. */
+static void check_eldest(int starter)
+{
+    for (int i = 1; i <= w->nodes; i++) {
+        const struct node *node = &w->node[i];
+        const struct succession *s = &node->succession;
+        const struct database_member *row = &w->database.roster[i];
+        bool ready = node->alive && node->connected && s->state == SUCCESSION_STANDBY && row->present &&
+                     row->member_id == s->member_id && local(node) > s->cooling_until_ms + 2 * s->view.wait_ms &&
+                     !succession_why_ineligible(s, local(node));
+        if (i != starter && ready && s->member_id < w->node[starter].succession.member_id)
+            w->broken = "a younger member came before its elder";
+    }
+}
+
+/* After a purge, which forgets all standbys, an operator's switchover goes to its target, or to the eldest. */
+static void check_switchover(void)
+{
+    int from = heir(), target = chance(500) ? (int)(1 + draw(w->nodes)) : 0;
+    int64_t limit = w->now + bound_ms();
+    w->wall += 2 * DAY_MS;
+    visit();
+    while (!switch_over(target)) {
+        step();
+        if (w->broken || w->now > limit || (heir() && heir() != from)) /* the target cools off, or leads already */
+            return;
+    }
+    limit = w->now + bound_ms();
+    while (!w->broken && (!heir() || heir() == from)) {
+        step();
+        if (w->now > limit)
+            w->broken = "a switchover was not carried out";
+    }
+    if (w->broken)
+        return;
+    if (target && heir() != target)
+        w->broken = "a switchover went to another";
+    if (!target)
+        check_eldest(heir());
 }
 
 /* Everybody is told to quit: all must be gone soon, and the throne left vacant. */
@@ -1199,6 +1289,8 @@ static const char *run(uint64_t seed)
     if (!w->broken && !someone_runs())
         w->broken = "nobody runs after the faults have ended";
     if (!w->broken)
+        check_switchover();
+    if (!w->broken)
         check_quitting();
     return w->broken;
 }
@@ -1208,17 +1300,21 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"seeds", required_argument, NULL, 's'},
         {"first", required_argument, NULL, 'f'},
+        {"until", required_argument, NULL, 'u'},
         {"trace", no_argument, NULL, 't'},
         {0},
     };
     uint64_t seeds = 1000, first = 1;
     int option;
+    const char *until = NULL;
     w = calloc(1, sizeof *w);
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 's')
             seeds = strtoull(optarg, NULL, 10);
         else if (option == 'f')
             first = strtoull(optarg, NULL, 10);
+        else if (option == 'u')
+            until = optarg;
         else if (option == 't')
             w->trace = true;
         else
@@ -1229,11 +1325,11 @@ int main(int argc, char **argv)
     for (uint64_t seed = first; seed < first + seeds; seed++) {
         const char *broken = run(seed);
         accessions += w->accessions;
-        if (broken) {
+        if (broken && (!until || strcmp(broken, until) == 0)) {
             failed++;
             printf("seed %" PRIu64 " at %" PRId64 " ms: %s; repeat: %s --first %" PRIu64 " --seeds 1 --trace\n", seed,
                    w->now, broken, argv[0], seed);
-            if (failed >= 10)
+            if (failed >= (until ? 1 : 10))
                 break;
         }
     }

@@ -21,6 +21,7 @@ import pytest
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 SEATS = (1, 2, 3, 4)
 CALLS = 60
+DAY = 86_400_000  # who has been silent for longer is purged
 LEASES = (900, 1000, 3000, 6000)
 REGISTER, HEARTBEAT, ACCEDE, ABDICATE, LEAVE = range(1, 6)
 COMPARED = ("granted refused identity heir heir_incarnation term beat home lease_ms accession_lease_ms wait_ms paused "
@@ -109,13 +110,14 @@ class Real:
             self.select("test_copy", self.group, "saved_", "")
             self.cursor.execute("select setval('member_id', %s, %s)", [max(self.saved_member, 1), self.saved_member > 0])
         elif what == "switchover":
-            self.select("request_switchover", self.group, None)
+            return self.select("request_switchover", self.group, f"node-{numbers[0]}" if numbers[0] else None)["accepted"]
         elif what == "pause":
-            self.select("set_paused", self.group, bool(numbers[0]))
+            return self.select("set_paused", self.group, bool(numbers[0]))
         elif what == "retire":
-            self.select("set_retired", self.group, f"node-{numbers[0]}", bool(numbers[1]))
+            return self.select("set_retired", self.group, f"node-{numbers[0]}", bool(numbers[1]))["accepted"]
         elif what == "lease":
-            self.select("set_lease", self.group, numbers[0])
+            return self.select("set_lease", self.group, numbers[0])
+        return None
 
     def call(self, kind, c):
         seat, node = as_uuid(1000 + c["seat"]), f"node-{c['seat']}"
@@ -168,8 +170,8 @@ class Sequence:
     def tell(self, what, *numbers):
         self.story.append(f"{what} {' '.join(map(str, numbers))}")
         self.seen[what] = self.seen.get(what, 0) + 1
-        self.simulated.tell(what, *numbers)
-        self.real.tell(what, *numbers)
+        simulated, real = self.simulated.tell(what, *numbers), self.real.tell(what, *numbers)
+        assert simulated == real, self.report({"accepted": simulated}, {"accepted": real})
 
     def call(self, kind, seat, **more):
         c = {"seat": seat.number, "member": seat.member, "incarnation": seat.incarnation or 1, "generation": seat.generation,
@@ -184,7 +186,7 @@ class Sequence:
         self.seen[outcome] = self.seen.get(outcome, 0) + 1
         self.same_term(simulated, real, c)
         for field in COMPARED:
-            assert simulated.get(field) == real.get(field), self.report(field, simulated, real)
+            assert simulated.get(field) == real.get(field), self.report(simulated, real)
         self.learn(seat, kind, c, real)
         return real
 
@@ -195,8 +197,8 @@ class Sequence:
             simulated["term"] = real["term"]
             self.simulated.tell("term", real["term"])
 
-    def report(self, field, simulated, real):
-        different = [f"{name}: simulated {simulated.get(name)!r}, SQL {real.get(name)!r}" for name in COMPARED
+    def report(self, simulated, real):
+        different = [f"{name}: simulated {simulated.get(name)!r}, SQL {real.get(name)!r}" for name in (*COMPARED, "accepted")
                      if simulated.get(name) != real.get(name)]
         return "\n".join([f"seed {self.seed}, call {len(self.story)}", *self.story, *different,
                           f"again: HEIRFLOW_DIFFERENTIAL={self.seed} /usr/bin/python3 -m pytest -s "
@@ -214,6 +216,10 @@ class Sequence:
         if reply["heir"]:
             seat.old.append((reply["heir"], reply["heir_incarnation"], reply["term"]))
 
+    def heir(self, seat):
+        """As far as this one knows."""
+        return next((other for other in self.seats if other.member and other.member == seat.view["heir"]), None)
+
     # -- the calls
 
     def register(self, seat):
@@ -224,6 +230,10 @@ class Sequence:
 
     def heartbeat(self, seat):
         seat.eligible = self.random.random() < 0.85
+        heir = self.heir(seat)
+        if heir and self.random.random() < 0.4:
+            self.call(HEARTBEAT, heir, renew=True, term=seat.view["term"])
+            return
         self.call(HEARTBEAT, seat, **self.random.choice((
             {}, {}, {"renew": True}, {"renew": True}, {"renew": True, "term": max(seat.view["term"] - 1, 0)},
             {"renew": True, "term": seat.view["term"] + 1}, {"incarnation": 5}, {"renew": True, "incarnation": 5},
@@ -247,16 +257,24 @@ class Sequence:
             late = dict(zip(("member", "incarnation", "term"), self.random.choice(seat.old[-3:])))
         self.call(ABDICATE, seat, **self.random.choice((ours, ours, late, late, {"term": seat.view["term"] + 1})))
 
+    def succeed(self, seat):
+        """The heir abdicates and others come running."""
+        heir = self.heir(seat)
+        if heir:
+            self.call(ABDICATE, heir, term=seat.view["term"])
+            for other in self.random.sample(self.seats, 2):
+                self.accede(other)
+
     def leave(self, seat):
         self.call(LEAVE, seat)
 
     def operate(self, seat):
         """Often of the heir, to whom what is asked is shown."""
-        heir = next((other for other in self.seats if other.member == seat.view["heir"]), seat)
+        heir = self.heir(seat) or seat
         for _ in range(self.random.randint(1, 3)):
             subject = self.random.choice((heir, seat)).number
             self.tell(*self.random.choice((
-                ("switchover",), ("switchover",), ("pause", 1), ("pause", 0), ("pause", 0), ("retire", subject, 1),
+                ("switchover", 0), ("switchover", self.random.choice(SEATS)), ("pause", 1), ("pause", 0), ("pause", 0), ("retire", subject, 1),
                 ("retire", subject, 0), ("retire", subject, 0), ("lease", self.random.choice(LEASES)))))
         self.call(HEARTBEAT, heir)
 
@@ -270,16 +288,17 @@ class Sequence:
             self.tell("identity", self.server)
 
     def pass_time(self):
-        """Within a day: nobody is purged."""
         lease = self.lease
         self.now += self.random.choice((0, 0, 1, 50, lease // 6, lease // 6, lease // 3, lease // 3 + 1, lease, lease + 1,
                                         3 * lease, -lease // 2))
+        if self.random.random() < 0.03:
+            self.now += self.random.choice((-DAY, DAY, DAY + 1))
         self.tell("time", self.now)
 
     def play(self):
         self.tell("begin", self.now)
-        weights = {self.register: 9, self.heartbeat: 20, self.accede: 16, self.abdicate: 5, self.leave: 2, self.operate: 6,
-                   self.disturb: 2}
+        weights = {self.register: 9, self.heartbeat: 20, self.accede: 16, self.abdicate: 4, self.succeed: 3, self.leave: 2,
+                   self.operate: 6, self.disturb: 2}
         for seat in self.seats[:3]:
             self.register(seat)
         while len(self.story) < CALLS:
