@@ -985,9 +985,10 @@ static void some_fault(int n)
     case 16:
         if (node->keeper.alive)
             after(1, K_EXIT, n, node->keeper.life, 0);
-        if (chance(300)) { /* a keeper that is stopped while the start waits for it, and an operator without patience */
-            after(20 + draw(80), F_STOP_KEEPER, n, 0, 0);
-            after(100 + draw(w->lease_ms / 3), F_QUIT, n, 0, 0);
+        if (chance(400)) { /* again; a keeper that is stopped while the start waits for it; an operator without patience */
+            after(100, K_EXIT, n, node->keeper.life, 0);
+            after(100 + draw(100), F_STOP_KEEPER, n, 0, 0);
+            after(200 + draw(w->lease_ms / 3), F_QUIT, n, 0, 0);
         }
         break;
     case 17:
