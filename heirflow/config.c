@@ -177,6 +177,10 @@ const struct config_key config_keys[] = {
                        "$XDG_RUNTIME_DIR/heirflow."),
     KEY("no_heir", CONFIG_BOOLEAN, no_heir, .preset = "false", .has_twin = true,
         .description = "Watch and relay the news, never lead."),
+    KEY("interface.start_command", CONFIG_LIST, interface.start_command,
+        .preset = "ssh,{address},sudo,systemctl,start,heirflow@{group}", .most = 511,
+        .description = "What `heirflow-interface` runs to start a wrapper on another node: program and arguments, one list "
+                       "item each, with {node}, {address} and {group} filled in; no shell is involved. Empty: nothing."),
     KEY("log.level", CONFIG_LEVEL, log.level, .preset = "info", .has_twin = true,
         .expected = "one of \"debug\", \"info\", \"warn\", \"error\"", .description = "The least level that is logged."),
     KEY("log.format", CONFIG_FORMAT, log.format, .preset = "text", .has_twin = true, .expected = "\"text\" or \"json\"",

@@ -50,6 +50,9 @@ struct config {
     const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
     bool no_heir;              /* watch and relay, never lead */
     struct {
+        const char **start_command; /* argv, NULL-terminated, with {node}, {address} and {group}; empty: none */
+    } interface;
+    struct {
         enum log_level level;
         enum log_format format;
     } log;

@@ -28,6 +28,7 @@ enum {
 
 struct consumer {
     const struct config *config;
+    char group[MODEL_NAME]; /* the configuration may be shown another by the time a look-up ends */
     pthread_t thread;
     uv_async_t async;
     void (*on_change)(void *data);
@@ -86,7 +87,7 @@ static void report_fault(struct consumer *self, const struct error *error)
 static void report_message(struct consumer *self, const amqp_bytes_t *body)
 {
     struct model_event event;
-    enum decode_verdict verdict = decode_event(body->bytes, body->len, self->config->group, &event);
+    enum decode_verdict verdict = decode_event(body->bytes, body->len, self->group, &event);
     (void)pthread_mutex_lock(&self->lock);
     if (verdict == DECODE_UNREADABLE)
         self->unreadable++;
@@ -131,7 +132,7 @@ static bool subscribe(struct consumer *self, struct broker *broker, char queue[2
     struct timeval answer = {.tv_sec = ANSWER_MS / 1000};
     (void)amqp_set_rpc_timeout(broker->connection, &answer); /* fails for negative values only */
     char key[300];
-    (void)snprintf(key, sizeof key, "%s.#", self->config->group);
+    (void)snprintf(key, sizeof key, "%s.#", self->group);
     if (!declare_queue(broker, queue, error))
         return false;
     amqp_queue_bind(broker->connection, BROKER_CHANNEL, amqp_cstring_bytes(queue),
@@ -201,7 +202,7 @@ static bool live(struct consumer *self, const char *url, struct error *error)
 {
     char name[300], queue[256];
     struct broker *broker = NULL;
-    (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->config->group);
+    (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->group);
     struct broker_settings settings = brokers_settings(self->config, name);
     if (!broker_open(url, &settings, OPEN_MS, &broker, error))
         return false;
@@ -275,13 +276,14 @@ static int start_thread(struct consumer *self)
     return failed;
 }
 
-bool consumer_start(uv_loop_t *loop, const struct config *config, void (*on_change)(void *data), void *data,
-                    struct consumer **ret_consumer, struct error *error)
+bool consumer_start(uv_loop_t *loop, const struct config *config, const char *group, void (*on_change)(void *data),
+                    void *data, struct consumer **ret_consumer, struct error *error)
 {
     struct consumer *self = calloc(1, sizeof *self);
     if (!self)
         return error_set(error, EXIT_CODE_BROKER, "out of memory");
     self->config = config;
+    (void)snprintf(self->group, sizeof self->group, "%s", group);
     self->on_change = on_change;
     self->data = data;
     self->fd = -1;
@@ -303,20 +305,20 @@ bool consumer_start(uv_loop_t *loop, const struct config *config, void (*on_chan
     return true;
 }
 
-bool consumer_collect(struct consumer *self, struct model *model)
+bool consumer_collect(struct consumer *self, struct intake *intake)
 {
     bool news = false;
     int64_t now_ms = clock_now_ms();
     (void)pthread_mutex_lock(&self->lock);
     for (int i = 0; i < self->count; i++)
-        news = model_take_event(model, &self->events[i], false, now_ms) || news;
+        news = intake_event(intake, &self->events[i], false, now_ms) || news;
     self->count = 0;
-    model->unreadable += self->unreadable;
+    intake_unreadable(intake, self->unreadable, now_ms);
     self->unreadable = 0;
     if (self->has_fault)
-        model_link_down(&model->rabbitmq, self->fault, now_ms);
+        intake_down(intake, INTAKE_RABBITMQ, self->fault, now_ms);
     else if (self->up && self->word_ms)
-        model_link_word(&model->rabbitmq, self->word_ms);
+        intake_word(intake, INTAKE_RABBITMQ, self->word_ms);
     self->word_ms = 0;
     (void)pthread_mutex_unlock(&self->lock);
     return news;

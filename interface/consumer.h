@@ -7,16 +7,17 @@
 
 #include "config.h"
 #include "error.h"
-#include "model.h"
+#include "intake.h"
 
 struct consumer;
 
-/* on_change runs on the loop: there is something to collect. Retries on its own, with growing pauses, for ever. */
-bool consumer_start(uv_loop_t *loop, const struct config *config, void (*on_change)(void *data), void *data,
-                    struct consumer **ret_consumer, struct error *error);
+/* `group`: whose news. on_change runs on the loop: there is something to collect. Retries on its own, with growing pauses,
+ * for ever. */
+bool consumer_start(uv_loop_t *loop, const struct config *config, const char *group, void (*on_change)(void *data),
+                    void *data, struct consumer **ret_consumer, struct error *error);
 
-/* Hands what has come since to the model: news, and how the connection is doing. True if there were new news. */
-bool consumer_collect(struct consumer *self, struct model *model);
+/* Hands over what has come since: news, and how the connection is doing. True if there were new news. */
+bool consumer_collect(struct consumer *self, struct intake *intake);
 
 /* Ends it; the loop then closes its handle. Never waits longer than half a second. NULL is fine. */
 void consumer_stop(struct consumer *self);

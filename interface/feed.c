@@ -24,11 +24,15 @@ enum {
 static const char status_sql[] = "select status($1), coalesce(news_last($1), 0), "
                                  "floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
 static const char news_sql[] = "select sequence, body from news_after($1, $2, $3)";
+static const char grants_sql[] =
+    "select to_regprocedure(name) is not null, coalesce(has_function_privilege(to_regprocedure(name), 'execute'), false) "
+    "from unnest($1::text[]) with ordinality as wanted(name, place) order by place";
 static const char fault_sql[] = "select has_schema_privilege(oid, 'usage') from pg_catalog.pg_namespace where nspname = $1";
 
 struct feed {
     const struct config *config;
-    struct model *model;
+    char group[MODEL_NAME];
+    struct intake *intake;
     void (*on_change)(void *data);
     void *data;
     struct postgres *postgres;
@@ -40,6 +44,8 @@ struct feed {
     bool refused; /* connected, but the roster cannot be read */
     int64_t status_asked_ms, asked_ms, missing_since_ms, pause_ms, connect_at_ms;
     int64_t news_after;
+    bool older, older_wanted; /* reading is, or should be, of older news than those kept */
+    bool grants_known;
 };
 
 static void step(struct feed *self);
@@ -58,7 +64,7 @@ static void wake_at(struct feed *self, int64_t at_ms)
 
 static void fail(struct feed *self, const char *text)
 {
-    model_link_down(&self->model->postgres, text, clock_now_ms());
+    intake_down(self->intake, INTAKE_POSTGRES, text, clock_now_ms());
     self->on_change(self->data);
 }
 
@@ -103,18 +109,15 @@ static void on_status(void *data, const PGresult *result, const char *warning, c
 {
     struct feed *self = data;
     int64_t now_ms = clock_now_ms();
-    struct model_snapshot snapshot;
     if (!result) {
         if (postgres_connected(self->postgres))
             refuse(self, error);
         step(self);
         return;
     }
-    if (decode_status(PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0), &snapshot)) {
-        snapshot.news_last = strtoll(PQgetvalue(result, 0, 1), NULL, 10);
-        snapshot.database_ms = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
-        model_take_snapshot(self->model, &snapshot, self->asked_ms, now_ms);
-        model_link_word(&self->model->postgres, now_ms);
+    if (intake_status(self->intake, PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0),
+                      strtoll(PQgetvalue(result, 0, 1), NULL, 10), strtoll(PQgetvalue(result, 0, 2), NULL, 10),
+                      self->asked_ms, now_ms)) {
         self->refused = false;
         self->on_change(self->data);
     } else {
@@ -128,6 +131,8 @@ static void on_news(void *data, const PGresult *result, const char *warning, con
 {
     struct feed *self = data;
     int64_t now_ms = clock_now_ms(), last = self->news_after;
+    bool older = self->older;
+    self->older = false;
     if (!result) {
         if (postgres_connected(self->postgres))
             refuse(self, error);
@@ -136,22 +141,44 @@ static void on_news(void *data, const PGresult *result, const char *warning, con
     }
     for (int i = 0; i < PQntuples(result); i++) {
         struct model_event event;
-        if (decode_event(PQgetvalue(result, i, 1), (size_t)PQgetlength(result, i, 1), self->config->group, &event) ==
-            DECODE_NEWS)
-            (void)model_take_event(self->model, &event, true, now_ms); /* it may be known already */
+        if (decode_event(PQgetvalue(result, i, 1), (size_t)PQgetlength(result, i, 1), self->group, &event) == DECODE_NEWS)
+            (void)intake_event(self->intake, &event, true, now_ms); /* it may be known already */
         last = strtoll(PQgetvalue(result, i, 0), NULL, 10);
     }
-    model_link_word(&self->model->postgres, now_ms);
-    model_read(self->model, self->news_after, last, PQntuples(result) < NEWS_ROWS, self->asked_ms, now_ms);
+    if (older)
+        intake_read_older(self->intake, self->news_after, now_ms);
+    else
+        intake_read(self->intake, self->news_after, last, PQntuples(result) < NEWS_ROWS, self->asked_ms, now_ms);
+    self->on_change(self->data);
+    step(self);
+}
+
+static void on_grants(void *data, const PGresult *result, const char *warning, const struct error *error)
+{
+    struct feed *self = data;
+    self->grants_known = true; /* what cannot be learned stays unknown: the roster matters more */
+    for (int i = 0; result && i < PQntuples(result) && i + 1 < MODEL_RIGHTS; i++)
+        self->intake->model->grants[i + 1] = PQgetvalue(result, i, 0)[0] != 't'   ? MODEL_MISSING
+                                             : PQgetvalue(result, i, 1)[0] != 't' ? MODEL_DENIED
+                                                                                  : MODEL_GRANTED;
     self->on_change(self->data);
     step(self);
 }
 
 /* ---- questions */
 
+/* In the order of enum model_right, without MODEL_READ. */
+static void ask_grants(struct feed *self)
+{
+    static const char *const functions[] = {
+        "{\"set_retired(text, text, boolean)\", \"request_switchover(text, text)\", \"set_paused(text, boolean)\", "
+        "\"remove_member(text, bigint)\", \"member_details(text, bigint)\", \"groups()\"}"};
+    postgres_query(self->postgres, grants_sql, 1, functions, ANSWER_MS, on_grants, self);
+}
+
 static void ask_status(struct feed *self, int64_t now_ms)
 {
-    const char *values[] = {self->config->group};
+    const char *values[] = {self->group};
     self->status_due = false;
     self->status_asked_ms = self->asked_ms = now_ms;
     postgres_query(self->postgres, status_sql, 1, values, ANSWER_MS, on_status, self);
@@ -162,7 +189,7 @@ static void ask_news(struct feed *self, int64_t after, int64_t now_ms)
     char after_text[24], rows[24];
     (void)snprintf(after_text, sizeof after_text, "%lld", (long long)after);
     (void)snprintf(rows, sizeof rows, "%d", NEWS_ROWS);
-    const char *values[] = {self->config->group, after_text, rows};
+    const char *values[] = {self->group, after_text, rows};
     self->news_after = after;
     self->asked_ms = now_ms;
     postgres_query(self->postgres, news_sql, 3, values, ANSWER_MS, on_news, self);
@@ -177,7 +204,7 @@ static void ask_fault(struct feed *self)
 /* Should the news that are missing be read from PostgreSQL now? If not yet, *ret_at_ms says when. */
 static bool news_due(struct feed *self, int64_t now_ms, int64_t *ret_after, int64_t *ret_at_ms)
 {
-    const struct model *model = self->model;
+    const struct model *model = self->intake->model;
     if (!model_missing(model, ret_after)) {
         self->missing_since_ms = 0;
         return false;
@@ -190,6 +217,13 @@ static bool news_due(struct feed *self, int64_t now_ms, int64_t *ret_after, int6
         return true;
     *ret_at_ms = due_ms < *ret_at_ms ? due_ms : *ret_at_ms;
     return false;
+}
+
+static bool older_due(struct feed *self, int64_t *ret_after)
+{
+    self->older = self->older_wanted && model_older(self->intake->model, NEWS_ROWS, ret_after);
+    self->older_wanted = false;
+    return self->older;
 }
 
 /* Does what is due and sets the timer for what comes next. */
@@ -213,7 +247,11 @@ static void step(struct feed *self)
         at_ms = self->status_asked_ms + APART_MS;
     if (now_ms >= at_ms)
         ask_status(self, now_ms);
+    else if (!self->refused && !self->grants_known)
+        ask_grants(self);
     else if (!self->refused && news_due(self, now_ms, &after, &at_ms))
+        ask_news(self, after, now_ms);
+    else if (!self->refused && older_due(self, &after))
         ask_news(self, after, now_ms);
     else
         wake_at(self, at_ms);
@@ -226,8 +264,8 @@ static void on_connected(void *data)
     struct feed *self = data;
     self->pause_ms = LEAST_PAUSE_MS;
     self->status_asked_ms = 0;
-    self->refused = self->diagnose = false;
-    model_reread(self->model);
+    self->refused = self->diagnose = self->grants_known = self->older = false;
+    intake_reread(self->intake, clock_now_ms());
     step(self);
 }
 
@@ -243,7 +281,7 @@ static void on_disconnected(void *data, const struct error *error)
 static void on_notify(void *data, const char *payload)
 {
     struct feed *self = data;
-    if (strcmp(payload, self->config->group) != 0)
+    if (strcmp(payload, self->group) != 0)
         return;
     self->status_due = true;
     step(self);
@@ -252,7 +290,7 @@ static void on_notify(void *data, const char *payload)
 static void on_consumer(void *data)
 {
     struct feed *self = data;
-    if (consumer_collect(self->consumer, self->model)) {
+    if (consumer_collect(self->consumer, self->intake)) {
         self->status_due = true;
         step(self);
     }
@@ -262,7 +300,7 @@ static void on_consumer(void *data)
 static bool open_postgres(struct feed *self, uv_loop_t *loop, struct error *error)
 {
     char name[300];
-    (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->config->group);
+    (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->group);
     struct postgres_settings settings = {
         .conninfo = self->config->postgres,
         .application_name = name,
@@ -278,14 +316,15 @@ static bool open_postgres(struct feed *self, uv_loop_t *loop, struct error *erro
     return self->postgres;
 }
 
-bool feed_start(uv_loop_t *loop, const struct config *config, struct model *model, void (*on_change)(void *data),
-                void *data, struct feed **ret_feed, struct error *error)
+bool feed_start(uv_loop_t *loop, const struct config *config, const char *group, struct intake *intake,
+                void (*on_change)(void *data), void *data, struct feed **ret_feed, struct error *error)
 {
     struct feed *self = calloc(1, sizeof *self);
     if (!self)
         return error_set(error, EXIT_CODE_DATABASE, "out of memory");
     *self =
-        (struct feed){.config = config, .model = model, .on_change = on_change, .data = data, .pause_ms = LEAST_PAUSE_MS};
+        (struct feed){.config = config, .intake = intake, .on_change = on_change, .data = data, .pause_ms = LEAST_PAUSE_MS};
+    (void)snprintf(self->group, sizeof self->group, "%s", group);
     self->timer.data = self;
     if (!open_postgres(self, loop, error)) {
         free(self);
@@ -293,19 +332,38 @@ bool feed_start(uv_loop_t *loop, const struct config *config, struct model *mode
     }
     (void)uv_timer_init(loop, &self->timer); /* cannot fail */
     *ret_feed = self;
-    model_link_try(&model->postgres, clock_now_ms());
+    intake_try(intake, INTAKE_POSTGRES, clock_now_ms());
     if (config->rabbitmq.url_count) {
-        model_link_try(&model->rabbitmq, clock_now_ms());
-        if (!consumer_start(loop, config, on_consumer, self, &self->consumer, error))
-            model_link_down(&model->rabbitmq, error->text, clock_now_ms());
+        intake_try(intake, INTAKE_RABBITMQ, clock_now_ms());
+        if (!consumer_start(loop, config, self->group, on_consumer, self, &self->consumer, error))
+            intake_down(intake, INTAKE_RABBITMQ, error->text, clock_now_ms());
     }
     step(self);
     return true;
 }
 
+void feed_want_older(struct feed *self)
+{
+    int64_t after = 0;
+    if (!self || !model_older(self->intake->model, NEWS_ROWS, &after))
+        return;
+    self->older_wanted = true;
+    step(self);
+}
+
+void feed_refresh(struct feed *self)
+{
+    if (!self)
+        return;
+    self->status_due = true;
+    self->status_asked_ms = self->connect_at_ms = 0;
+    self->refused = self->grants_known = false;
+    step(self);
+}
+
 bool feed_settled(const struct feed *self)
 {
-    const struct model *model = self->model;
+    const struct model *model = self->intake->model;
     int64_t after;
     bool database = model->postgres.fault[0] || (model->has_snapshot && !model_missing(model, &after));
     bool broker = !model->rabbitmq.configured || model->rabbitmq.up || model->rabbitmq.fault[0];

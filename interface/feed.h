@@ -7,14 +7,20 @@
 
 #include "config.h"
 #include "error.h"
-#include "model.h"
+#include "intake.h"
 
 struct feed;
 
-/* on_change runs on the loop whenever the model may have changed. `config` and `model` stay the caller's. False for
+/* on_change runs on the loop whenever the model may have changed. `config` and `intake` stay the caller's. False for
  * connection settings that can never work. */
-bool feed_start(uv_loop_t *loop, const struct config *config, struct model *model, void (*on_change)(void *data),
-                void *data, struct feed **ret_feed, struct error *error);
+bool feed_start(uv_loop_t *loop, const struct config *config, const char *group, struct intake *intake,
+                void (*on_change)(void *data), void *data, struct feed **ret_feed, struct error *error);
+
+/* Older news than those kept are to be read soon, if there are any. */
+void feed_want_older(struct feed *self); /* NULL is fine */
+
+/* Ask now, or try now to connect. */
+void feed_refresh(struct feed *self); /* NULL is fine */
 
 /* Everything that can be known at first is known: roster and news are read or PostgreSQL has failed, and RabbitMQ, if
  * configured, was reached or not. */

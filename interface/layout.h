@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <wchar.h>
 
+#include "desk.h"
 #include "model.h"
 
 enum layout_role {
@@ -28,12 +29,14 @@ struct layout_view {
     bool keys;       /* there are keys to press: tell them */
     int64_t now_ms;  /* CLOCK_BOOTTIME */
     int64_t wall_ms; /* of this machine, for the clock in the corner and to tell today's news from older ones */
-    uint64_t anchor; /* `arrival` of the lowest event shown; 0 follows the news */
+    const struct desk *desk;
+    const char *badge; /* beside the clock, or NULL */
 };
 
 struct layout_cell {
     wchar_t glyph; /* 0: the right half of a wide character */
     enum layout_role role;
+    bool reversed;
 };
 
 struct layout_frame {
@@ -48,8 +51,11 @@ void layout_finish(struct layout_frame *frame); /* safe on a zeroed struct */
 /* The height at which all members and `news` events are shown. */
 int layout_height(const struct model *model, const struct layout_view *view, int news);
 
-/* Lines of news at this size. */
-int layout_news_lines(const struct model *model, const struct layout_view *view);
+/* How much of everything fits. */
+struct desk_sizes layout_sizes(const struct model *model, const struct layout_view *view);
 
-/* The anchor after scrolling by `lines`, back in time if positive. */
+/* The anchor of the news after scrolling by `lines`, back in time if positive. */
 uint64_t layout_scroll(const struct model *model, const struct layout_view *view, int lines);
+
+/* Are the news shown so near the oldest of those kept that older ones should be read? */
+bool layout_wants_older(const struct model *model, const struct layout_view *view);

@@ -193,7 +193,7 @@ bool model_take_event(struct model *self, const struct model_event *event, bool 
 bool model_missing(const struct model *self, int64_t *ret_after)
 {
     int64_t highest = self->has_snapshot ? self->snapshot.news_last : 0;
-    bool behind = self->whole_to < 0 || highest - self->whole_to > MODEL_NEWS; /* what is between would not be kept */
+    bool behind = self->whole_to < 0 || highest - self->whole_to > MODEL_BEHIND;
     if (behind) {
         *ret_after = highest > MODEL_HISTORY ? highest - MODEL_HISTORY : 0;
         return self->has_snapshot && self->snapshot.exists;
@@ -210,6 +210,7 @@ bool model_missing(const struct model *self, int64_t *ret_after)
 void model_reread(struct model *self)
 {
     self->whole_to = -1;
+    self->oldest = 0;
 }
 
 void model_read(struct model *self, int64_t after, int64_t last, bool complete, int64_t asked_ms, int64_t now_ms)
@@ -229,7 +230,44 @@ void model_read(struct model *self, int64_t after, int64_t last, bool complete, 
     advance(self, now_ms);
 }
 
+static int64_t first_sequence(const struct model *self)
+{
+    for (int i = 0; i < self->count; i++) {
+        if (!model_event(self, i)->stray)
+            return model_event(self, i)->sequence;
+    }
+    return 0;
+}
+
+bool model_older(const struct model *self, int64_t rows, int64_t *ret_after)
+{
+    int64_t first = first_sequence(self);
+    if (self->whole_to < 0 || first <= 1 || first <= self->oldest || self->count + rows > MODEL_NEWS)
+        return false;
+    *ret_after = first - 1 > rows ? first - 1 - rows : 0;
+    return true;
+}
+
+void model_read_older(struct model *self, int64_t after)
+{
+    if (first_sequence(self) > after + 1)
+        self->oldest = first_sequence(self);
+}
+
 /* ---- roster and links */
+
+int model_find_member(const struct model *self, int64_t member_id, const char *node)
+{
+    int found = -1;
+    for (int i = self->snapshot.member_count - 1; i >= 0; i--) {
+        const struct model_member *member = &self->snapshot.members[i];
+        if (member_id && member->member_id == member_id)
+            return i;
+        if (strcmp(member->node, node) == 0)
+            found = i;
+    }
+    return found;
+}
 
 void model_take_snapshot(struct model *self, struct model_snapshot *snapshot, int64_t asked_ms, int64_t received_ms)
 {

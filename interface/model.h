@@ -12,8 +12,9 @@
 #include <stdint.h>
 
 #define MODEL_NAME 256
-#define MODEL_NEWS 2000    /* events kept */
-#define MODEL_HISTORY 500  /* events to read at first */
+#define MODEL_NEWS 10000   /* events kept */
+#define MODEL_BEHIND 2000  /* events to catch up with; further behind, only the latest are read */
+#define MODEL_HISTORY 500  /* events to read at first; the older ones as somebody scrolls back to them */
 #define MODEL_MEMBERS 5000 /* members kept; more are only counted */
 
 enum model_role { MODEL_HEIR, MODEL_STANDBY, MODEL_RETIRED };
@@ -64,9 +65,29 @@ struct model_link {
     char fault[512];    /* why it is not up, or "" */
 };
 
+/* What the database lets this user do, each a function of the schema. */
+enum model_right {
+    MODEL_READ,
+    MODEL_RETIRE,
+    MODEL_SWITCHOVER,
+    MODEL_PAUSE,
+    MODEL_REMOVE,
+    MODEL_DETAILS,
+    MODEL_GROUPS,
+    MODEL_RIGHTS
+};
+
+enum model_grant {
+    MODEL_UNKNOWN,
+    MODEL_GRANTED,
+    MODEL_DENIED,
+    MODEL_MISSING, /* the schema is older than this program */
+};
+
 struct model {
     char group[MODEL_NAME];
     struct model_link postgres, rabbitmq;
+    enum model_grant grants[MODEL_RIGHTS];
 
     bool has_snapshot;
     struct model_snapshot snapshot;
@@ -78,6 +99,7 @@ struct model {
     uint64_t arrivals;
     int64_t whole_to;       /* nothing known to be missing up to this sequence; -1: history not read yet */
     int64_t whole_since_ms; /* when that became so */
+    int64_t oldest;         /* the database has none before this sequence; 0: not known */
     int64_t unreadable;     /* messages that were no news */
 };
 
@@ -105,6 +127,15 @@ void model_reread(struct model *self);
 /* A reading of the news after `after`, asked at asked_ms, has brought everything up to `last` (== after for nothing);
  * complete: the database has none beyond. Its events have been taken before. */
 void model_read(struct model *self, int64_t after, int64_t last, bool complete, int64_t asked_ms, int64_t now_ms);
+
+/* Are there older events than those kept, and room for them? Then those after *ret_after are to be read. */
+bool model_older(const struct model *self, int64_t rows, int64_t *ret_after);
+
+/* They have been read and taken; what is still missing after `after` is nowhere. */
+void model_read_older(struct model *self, int64_t after);
+
+/* The member with this id, else the first of this node, else -1: a registration anew changes the id. */
+int model_find_member(const struct model *self, int64_t member_id, const char *node);
 
 /* The index-th oldest event. */
 const struct model_event *model_event(const struct model *self, int index);

@@ -21,6 +21,8 @@ static struct {
     SCREEN *screen;
     FILE *input;
     bool open; /* the terminal is ours */
+    bool colours;
+    int theme;
     attr_t attributes[LAYOUT_ROLES];
     short pairs[LAYOUT_ROLES];
     cchar_t *line;
@@ -92,33 +94,74 @@ void screen_close(void)
 
 /* ---- opening */
 
-static void set_role(enum layout_role role, attr_t attribute, short colour)
-{
-    screen.attributes[role] = attribute;
-    screen.pairs[role] = 0;
-    if (colour < 0 || !has_colors() || colour >= COLORS)
-        return;
-    screen.pairs[role] = (short)role;
-    (void)init_pair((short)role, colour, -1);
-}
+enum { NO_COLOUR = -1, GREY = 8 };
 
 /* Without colour the attributes alone tell the roles apart, and the signs in front of the lines do so without either. */
+static const struct theme {
+    const char *name;
+    short colours[LAYOUT_ROLES];
+} themes[] = {
+    {"for a dark background",
+     {[LAYOUT_PLAIN] = NO_COLOUR,
+      [LAYOUT_TITLE] = NO_COLOUR,
+      [LAYOUT_HEIR] = COLOR_GREEN,
+      [LAYOUT_NEXT] = COLOR_CYAN,
+      [LAYOUT_STANDBY] = NO_COLOUR,
+      [LAYOUT_RETIRED] = GREY,
+      [LAYOUT_LOST] = COLOR_YELLOW,
+      [LAYOUT_FAULT] = COLOR_RED,
+      [LAYOUT_DIM] = GREY}},
+    {"for a light background",
+     {[LAYOUT_PLAIN] = NO_COLOUR,
+      [LAYOUT_TITLE] = NO_COLOUR,
+      [LAYOUT_HEIR] = COLOR_BLUE,
+      [LAYOUT_NEXT] = COLOR_GREEN,
+      [LAYOUT_STANDBY] = NO_COLOUR,
+      [LAYOUT_RETIRED] = GREY,
+      [LAYOUT_LOST] = COLOR_MAGENTA,
+      [LAYOUT_FAULT] = COLOR_RED,
+      [LAYOUT_DIM] = GREY}},
+    {"without colours",
+     {NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR, NO_COLOUR}},
+};
+
+enum { THEMES = sizeof themes / sizeof *themes };
+
+static const attr_t attributes[LAYOUT_ROLES] = {
+    [LAYOUT_TITLE] = A_BOLD, [LAYOUT_HEIR] = A_BOLD,  [LAYOUT_RETIRED] = A_DIM,
+    [LAYOUT_LOST] = 0,       [LAYOUT_FAULT] = A_BOLD, [LAYOUT_DIM] = A_DIM,
+};
+
+static void use_theme(const struct theme *theme)
+{
+    for (int role = 0; role < LAYOUT_ROLES; role++) {
+        short colour = theme->colours[role];
+        bool shown = screen.colours && colour >= 0 && colour < COLORS;
+        screen.pairs[role] = shown ? (short)role : 0;
+        screen.attributes[role] = shown && colour == GREY ? A_NORMAL : attributes[role];
+        if (shown)
+            (void)init_pair((short)role, colour, -1);
+    }
+}
+
 static void choose_colours(void)
 {
     const char *refused = getenv("NO_COLOR");
-    bool colours = has_colors() && !(refused && *refused);
-    if (colours) {
+    screen.colours = has_colors();
+    if (screen.colours) {
         (void)start_color();
         (void)use_default_colors();
     }
-    bool grey = colours && COLORS >= 16;
-    set_role(LAYOUT_TITLE, A_BOLD, -1);
-    set_role(LAYOUT_HEIR, A_BOLD, colours ? COLOR_GREEN : -1);
-    set_role(LAYOUT_NEXT, A_NORMAL, colours ? COLOR_CYAN : -1);
-    set_role(LAYOUT_RETIRED, grey ? A_NORMAL : A_DIM, grey ? 8 : -1);
-    set_role(LAYOUT_LOST, A_NORMAL, colours ? COLOR_YELLOW : -1);
-    set_role(LAYOUT_FAULT, A_BOLD, colours ? COLOR_RED : -1);
-    set_role(LAYOUT_DIM, grey ? A_NORMAL : A_DIM, grey ? 8 : -1);
+    screen.theme = !screen.colours || (refused && *refused) ? THEMES - 1 : 0;
+    use_theme(&themes[screen.theme]);
+}
+
+const char *screen_next_theme(void)
+{
+    screen.theme = (screen.theme + 1) % THEMES;
+    use_theme(&themes[screen.theme]);
+    screen_repaint();
+    return themes[screen.theme].name;
 }
 
 static bool open_input(struct error *error)
@@ -172,31 +215,36 @@ bool screen_input_gone(void)
            (input.revents & (POLLHUP | POLLERR | POLLNVAL) || (ioctl(input.fd, FIONREAD, &waiting) == 0 && waiting == 0));
 }
 
-enum screen_key screen_key(void)
+uint32_t screen_key(void)
 {
-    switch (getch()) {
+    int key = getch();
+    switch (key) {
     case ERR:
-        return SCREEN_NONE;
-    case 'q':
-    case 'Q':
-        return SCREEN_QUIT;
+        return KEYS_CODE_NONE;
     case KEY_UP:
-        return SCREEN_UP;
+        return KEYS_CODE_UP;
     case KEY_DOWN:
-        return SCREEN_DOWN;
+        return KEYS_CODE_DOWN;
     case KEY_PPAGE:
-        return SCREEN_PAGE_UP;
+        return KEYS_CODE_PAGE_UP;
     case KEY_NPAGE:
-    case ' ':
-        return SCREEN_PAGE_DOWN;
+        return KEYS_CODE_PAGE_DOWN;
     case KEY_HOME:
-        return SCREEN_HOME;
+        return KEYS_CODE_HOME;
     case KEY_END:
-        return SCREEN_END;
-    case '\f':
-        return SCREEN_REPAINT;
+        return KEYS_CODE_END;
+    case KEY_ENTER:
+    case '\r':
+    case '\n':
+        return KEYS_CODE_ENTER;
+    case 27:
+        return KEYS_CODE_ESCAPE;
+    case KEY_BACKSPACE:
+    case 127:
+    case '\b':
+        return KEYS_CODE_BACKSPACE;
     default:
-        return SCREEN_OTHER;
+        return key > 0 && key < 127 ? (uint32_t)key : KEYS_CODE_OTHER;
     }
 }
 
@@ -228,7 +276,8 @@ static void draw_line(const struct layout_frame *frame, int y)
         if (!cell->glyph)
             continue;
         const wchar_t text[] = {cell->glyph, 0};
-        (void)setcchar(&screen.line[count++], text, screen.attributes[cell->role], screen.pairs[cell->role], NULL);
+        attr_t attribute = screen.attributes[cell->role] | (cell->reversed ? A_REVERSE : 0);
+        (void)setcchar(&screen.line[count++], text, attribute, screen.pairs[cell->role], NULL);
     }
     (void)mvadd_wchnstr(y, 0, screen.line, count); /* what does not fit is not shown */
 }

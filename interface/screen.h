@@ -2,33 +2,23 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "error.h"
+#include "keys.h"
 #include "layout.h"
-
-enum screen_key {
-    SCREEN_NONE, /* nothing more to read */
-    SCREEN_OTHER,
-    SCREEN_QUIT,
-    SCREEN_UP,
-    SCREEN_DOWN,
-    SCREEN_PAGE_UP,
-    SCREEN_PAGE_DOWN,
-    SCREEN_HOME,
-    SCREEN_END,
-    SCREEN_REPAINT,
-};
 
 /* LC_CTYPE is set before. Errors: no terminal, or one that is not known. */
 bool screen_open(struct error *error);
 void screen_close(void); /* may be called at any time, and twice */
 
-int screen_input(void);           /* descriptor to watch */
-bool screen_input_gone(void);     /* the terminal has hung up */
-enum screen_key screen_key(void); /* never waits */
+int screen_input(void);       /* descriptor to watch */
+bool screen_input_gone(void); /* the terminal has hung up */
+uint32_t screen_key(void);    /* a character or an enum keys_code; never waits */
 void screen_size(int *ret_width, int *ret_height);
 bool screen_ascii(void);  /* it can show nothing else */
 void screen_resize(void); /* to what the terminal is now */
 void screen_draw(const struct layout_frame *frame);
-void screen_repaint(void); /* the next draw writes every cell */
-void screen_suspend(void); /* stops this process until it is continued */
+void screen_repaint(void);           /* the next draw writes every cell */
+const char *screen_next_theme(void); /* its name */
+void screen_suspend(void);           /* stops this process until it is continued */

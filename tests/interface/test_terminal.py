@@ -179,7 +179,7 @@ def test_news_scroll(view, database, group):
                                  "data": {"number": number}}])
     pane = view(database)
     pane.wait("number 59")
-    pane.keys("Up")
+    pane.keys("Tab", "Up")
     pane.wait("1 newer below", without=["number 59"])
     pane.keys("Down")
     pane.wait("number 59", without=["newer below"])

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <ctype.h>
 #include <limits.h>
 #include <locale.h>
 #include <stdio.h>
@@ -100,10 +101,18 @@ static void make_usual(struct model *model)
     add_usual_news(model);
 }
 
+/* The role's letter, a small one where the cell is reversed. */
+static int letter_of(const struct layout_cell *cell)
+{
+    static const char letters[] = "_THNSRLFD"; /* in the order of enum layout_role */
+    if (cell->glyph == L' ')
+        return cell->reversed ? '_' : ' ';
+    return cell->reversed ? tolower(letters[cell->role]) : cell->role ? letters[cell->role] : '.';
+}
+
 /* Rows without their trailing blanks; then, if asked for, each row again as letters of its roles. */
 static char *text_of(const struct layout_frame *frame, bool roles)
 {
-    static const char letters[] = " THNSRLFD"; /* in the order of enum layout_role */
     char *text = NULL;
     size_t size = 0;
     FILE *stream = open_memstream(&text, &size);
@@ -111,19 +120,20 @@ static char *text_of(const struct layout_frame *frame, bool roles)
         for (int y = 0; y < frame->height; y++) {
             const struct layout_cell *line = &frame->cells[y * frame->width];
             int width = frame->width;
-            while (width > 0 && line[width - 1].glyph == L' ')
+            while (width > 0 && line[width - 1].glyph == L' ' && !(pass && line[width - 1].reversed))
                 width--;
             for (int x = 0; x < width; x++) {
                 char bytes[MB_LEN_MAX] = "";
                 if (pass && line[x].glyph)
-                    (void)fputc(line[x].glyph == L' ' ? ' ' : line[x].role ? letters[line[x].role] : '.', stream);
+                    (void)fputc(letter_of(&line[x]), stream);
                 else if (line[x].glyph)
                     (void)fwrite(bytes, 1, (size_t)wctomb(bytes, line[x].glyph), stream);
             }
             (void)fputc('\n', stream);
         }
         if (!pass && roles)
-            (void)fputs("--- roles: (T)itle (H)eir (N)ext (S)tandby (R)etired (L)ost (F)ault (D)im\n", stream);
+            (void)fputs("--- roles: (T)itle (H)eir (N)ext (S)tandby (R)etired (L)ost (F)ault (D)im, small: reversed\n",
+                        stream);
     }
     (void)fclose(stream);
     return text;
@@ -151,9 +161,30 @@ static void compare(const char *name, const struct model *model, const struct la
         fail_msg("%s differs; it is now:\n%s", path, text);
 }
 
+static struct desk desk;
+
 static struct layout_view view_of(int width, int height)
 {
-    return (struct layout_view){.width = width, .height = height, .keys = true, .now_ms = now_ms, .wall_ms = wall_ms};
+    return (struct layout_view){
+        .width = width, .height = height, .keys = true, .now_ms = now_ms, .wall_ms = wall_ms, .desk = &desk};
+}
+
+static void press(const struct model *model, const struct layout_view *view, uint32_t code)
+{
+    struct desk_sizes sizes = layout_sizes(model, view);
+    (void)desk_press(&desk, model, code, &sizes, now_ms);
+}
+
+static void press_all(const struct model *model, const struct layout_view *view, const char *codes)
+{
+    for (; *codes; codes++)
+        press(model, view, (uint32_t)*codes);
+}
+
+static void grant_all(struct model *model)
+{
+    for (int i = 0; i < MODEL_RIGHTS; i++)
+        model->grants[i] = MODEL_GRANTED;
 }
 
 static void draws_the_usual(void **state)
@@ -232,6 +263,12 @@ static void draws_crowds(void **state)
     model_take_snapshot(&model, &crowd, now_ms, now_ms);
     struct layout_view view = view_of(80, 24);
     compare("crowd_80x24", &model, &view);
+    press_all(&model, &view, "j");
+    for (int i = 0; i < 500; i++)
+        press(&model, &view, KEYS_CODE_DOWN);
+    compare("crowd_middle_80x24", &model, &view);
+    press(&model, &view, KEYS_CODE_END);
+    compare("crowd_end_80x24", &model, &view);
     model_finish(&model);
 }
 
@@ -240,18 +277,96 @@ static void scrolls(void **state)
     struct model model;
     make_usual(&model);
     struct layout_view view = view_of(80, 16);
-    int lines = layout_news_lines(&model, &view);
+    int lines = layout_sizes(&model, &view).news_page;
     assert_in_range(lines, 2, 8);
     assert_int_equal(layout_scroll(&model, &view, -1), 0);
-    view.anchor = layout_scroll(&model, &view, 2);
-    assert_int_equal(view.anchor, model_event(&model, model.count - 3)->arrival);
+    desk.anchor = layout_scroll(&model, &view, 2);
+    assert_int_equal(desk.anchor, model_event(&model, model.count - 3)->arrival);
     compare("scrolled_80x16", &model, &view);
     tell(&model, 91, 0, "registered", "sched9", 0, "");
-    assert_int_equal(layout_scroll(&model, &view, 0), view.anchor); /* what is read does not move */
-    view.anchor = layout_scroll(&model, &view, 1000);
-    assert_int_equal(view.anchor, model_event(&model, lines - 1)->arrival);
-    view.anchor = layout_scroll(&model, &view, -1000);
-    assert_int_equal(view.anchor, 0);
+    assert_int_equal(layout_scroll(&model, &view, 0), desk.anchor); /* what is read does not move */
+    desk.anchor = layout_scroll(&model, &view, 1000);
+    assert_int_equal(desk.anchor, model_event(&model, lines - 1)->arrival);
+    assert_true(layout_wants_older(&model, &view));
+    desk.anchor = layout_scroll(&model, &view, -1000);
+    assert_int_equal(desk.anchor, 0);
+    model_finish(&model);
+}
+
+static void scrolls_what_the_filter_lets_through(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct layout_view view = view_of(80, 16);
+    (void)strcpy(desk.filter, "SCHED1");
+    compare("filtered_80x16", &model, &view);
+    for (int64_t i = 0; i < 30; i++)
+        tell(&model, 91 + i, 0, i % 3 ? "registered" : "left", i % 3 ? "sched9" : "sched1", 0, "");
+    int lines = layout_sizes(&model, &view).news_page;
+    for (int i = 0; i < 40; i++) {
+        uint64_t anchor = layout_scroll(&model, &view, 1);
+        if (i < 14 - lines)
+            assert_true(anchor && anchor != desk.anchor);
+        desk.anchor = anchor;
+    }
+    struct layout_frame frame = {0};
+    assert_true(layout_draw(&frame, &model, &view));
+    cleanup_free char *text = text_of(&frame, false);
+    assert_non_null(strstr(text, "successor sched1")); /* the oldest of them is the highest line */
+    assert_null(strstr(text, "sched9"));
+    for (int i = 0; i < 40; i++)
+        desk.anchor = layout_scroll(&model, &view, -1);
+    assert_int_equal(desk.anchor, 0);
+    (void)strcpy(desk.filter, "no such text");
+    assert_int_equal(layout_scroll(&model, &view, 5), 0);
+    compare("filtered_to_nothing_80x16", &model, &view);
+    layout_finish(&frame);
+    model_finish(&model);
+}
+
+static void draws_what_is_selected(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    grant_all(&model);
+    struct layout_view view = view_of(80, 24);
+    press_all(&model, &view, "jj");
+    compare("selected_80x24", &model, &view);
+    model.grants[MODEL_RETIRE] = model.grants[MODEL_PAUSE] = MODEL_DENIED;
+    press_all(&model, &view, "x");
+    compare("not_allowed_80x24", &model, &view);
+    desk.said.text[0] = '\0';
+    compare("greyed_out_80x24", &model, &view);
+    model_finish(&model);
+}
+
+static void draws_panels(void **state)
+{
+    static const struct {
+        const char *name, *codes;
+        int width, height;
+    } panels[] = {
+        {"help_80x24", "?", 80, 24},       {"help_120x40", "?", 120, 40},    {"help_40x10", "?", 40, 10},
+        {"confirm_80x24", "jjx", 80, 24},  {"confirm_40x10", "jx", 40, 10},  {"pause_80x24", "p", 80, 24},
+        {"switchover_80x24", "w", 80, 24}, {"filter_80x24", "/ada", 80, 24}, {"start_80x24", "jjjjs", 80, 24},
+        {"output_80x24", "o", 80, 24},
+    };
+    struct model model;
+    make_usual(&model);
+    grant_all(&model);
+    for (size_t i = 0; i < sizeof panels / sizeof *panels; i++) {
+        static const char *const command[] = {"ssh", "{address}", "sudo", "systemctl", "start", "heirflow@{group}", NULL};
+        desk_init(&desk, command, false);
+        (void)page_add(&desk.output, "Permission denied \x1b[31m(publickey).");
+        struct layout_view view = view_of(panels[i].width, panels[i].height);
+        press_all(&model, &view, panels[i].codes);
+        compare(panels[i].name, &model, &view);
+    }
+    struct layout_view view = view_of(40, 10);
+    desk_init(&desk, NULL, false);
+    press_all(&model, &view, "?");
+    press(&model, &view, KEYS_CODE_END);
+    compare("help_end_40x10", &model, &view);
     model_finish(&model);
 }
 
@@ -263,13 +378,24 @@ static void survives_every_size(void **state)
     model_link_down(&model.postgres, "a fault", now_ms);
     model_link_down(&model.rabbitmq, "another", now_ms);
     struct layout_frame frame = {0};
+    struct layout_view any = view_of(80, 24);
+    press_all(&model, &any, "?jjj");
+    (void)strcpy(desk.question, "Sure of all that, and of 調度器一二三四五六七八九十調度器一二三四五六七八九十?");
+    (void)strcpy(desk.said.text, "調度器一二三四五六七八九十");
     for (int width = 0; width <= 140; width++) {
         for (int height = 0; height <= 40; height++) {
             struct layout_view view = view_of(width, height);
             assert_true(layout_draw(&frame, &model, &view));
-            view.anchor = layout_scroll(&model, &view, 3);
+            desk.anchor = layout_scroll(&model, &view, 3);
             view.ascii = true;
             assert_true(layout_draw(&frame, &model, &view));
+            for (int panel = DESK_HELP; panel <= DESK_ADDRESS && (width + height) % 7 == 0; panel++) {
+                desk.panel = (enum desk_panel)panel;
+                desk.top = panel * 5 % 30;
+                assert_true(layout_draw(&frame, &model, &view));
+            }
+            desk.panel = DESK_NO_PANEL;
+            desk.anchor = 0;
         }
     }
     layout_finish(&frame);
@@ -306,7 +432,7 @@ static void height_fits_everything(void **state)
     struct layout_view view = view_of(80, 0);
     view.keys = false;
     view.height = layout_height(&model, &view, 20);
-    assert_in_range(layout_news_lines(&model, &view), 20, 30);
+    assert_in_range(layout_sizes(&model, &view).news_page, 20, 30);
     struct layout_frame frame = {0};
     assert_true(layout_draw(&frame, &model, &view));
     cleanup_free char *text = text_of(&frame, false);
@@ -316,19 +442,28 @@ static void height_fits_everything(void **state)
     model_finish(&model);
 }
 
+static int begin(void **state)
+{
+    desk_init(&desk, NULL, false);
+    return 0;
+}
+
 int main(void)
 {
     (void)setlocale(LC_CTYPE, "C.UTF-8");
     (void)setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_the_usual),
-        cmocka_unit_test(draws_faults),
-        cmocka_unit_test(draws_beginnings),
-        cmocka_unit_test(draws_crowds),
-        cmocka_unit_test(scrolls),
-        cmocka_unit_test(survives_every_size),
-        cmocka_unit_test(shows_foreign_names),
-        cmocka_unit_test(height_fits_everything),
+        cmocka_unit_test_setup(draws_the_usual, begin),
+        cmocka_unit_test_setup(draws_faults, begin),
+        cmocka_unit_test_setup(draws_beginnings, begin),
+        cmocka_unit_test_setup(draws_crowds, begin),
+        cmocka_unit_test_setup(scrolls, begin),
+        cmocka_unit_test_setup(scrolls_what_the_filter_lets_through, begin),
+        cmocka_unit_test_setup(draws_what_is_selected, begin),
+        cmocka_unit_test_setup(draws_panels, begin),
+        cmocka_unit_test_setup(survives_every_size, begin),
+        cmocka_unit_test_setup(shows_foreign_names, begin),
+        cmocka_unit_test_setup(height_fits_everything, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
