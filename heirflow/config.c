@@ -123,6 +123,9 @@ const struct config_key config_keys[] = {
         .description = "How long one renewal lasts. It founds a new group; an existing group's own lease is adopted."),
     KEY("heartbeat_ms", CONFIG_INTEGER, heartbeat_ms, .preset = "0", .most = DAY_MS, .has_twin = true,
         .description = "Time between renewals, at most a third of the lease. 0: a sixth of the lease in force."),
+    KEY("retention_days", CONFIG_INTEGER, retention_days, .preset = "90", .most = 36500, .has_twin = true,
+        .description = "How long news and terms are kept in the database. The heir removes what is older, but no news that "
+                       "is still to be published. 0: for ever."),
     KEY("scheduler.command", CONFIG_LIST, scheduler.command, .most = 65536,
         .description = "Program and arguments of the scheduler, one list item each; no shell is involved. The command "
                        "after `--` goes before it."),

@@ -48,6 +48,7 @@ struct config {
     } scheduler;
     const char *fence_role;    /* NULL: none; as which the scheduler logs in to Postgres */
     const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
+    int64_t retention_days;    /* default 90; 0: news and terms are kept for ever */
     bool no_heir;              /* watch and relay, never lead */
     struct {
         const char **start_command; /* argv, NULL-terminated, with {node}, {address} and {group}; empty: none */

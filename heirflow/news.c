@@ -1,5 +1,6 @@
 /* Owns the relay: a thread that claims the group's outbox, hands it to RabbitMQ in order and records what the broker has
- * confirmed. Never decides anything about the succession, never logs, and never makes its caller wait. */
+ * confirmed; the heir's also has old news removed. Never decides anything about the succession, never logs, and never makes
+ * its caller wait. */
 #include "news.h"
 
 #include <errno.h>
@@ -30,6 +31,10 @@ enum {
     BACKOFF_MAX_MS = 10000,
     CUT_MS = 300, /* of the time to stop, kept for ending a call that hangs */
     LISTEN_EVERY = 64,
+    FORGET_FIRST_MS = 3000, /* after an accession, when others are busy */
+    FORGET_AGAIN_MS = 200,  /* while there is more */
+    FORGET_EVERY_MS = 3600000,
+    FORGET_ROWS = 500,
 };
 
 enum told { TOLD_NOTHING, TOLD_UNREACHABLE, TOLD_BLOCKED, TOLD_NO_DATABASE, TOLD_CONNECTED, TOLD_CAUGHT_UP };
@@ -45,6 +50,7 @@ struct news {
     pthread_t thread;
     int wake_fd;
     atomic_int_least64_t member_id;
+    atomic_int_least64_t reigning; /* the member while it is the heir, else 0 */
     atomic_bool woken;
     atomic_int_least64_t stop_at_ms; /* 0: not stopping */
     pthread_mutex_t lock;            /* of the rest of this group; held while the callback runs */
@@ -60,7 +66,9 @@ struct news {
     int64_t published; /* since last told "news-unreachable" */
     int64_t backoff_ms;
     bool pending;
-    int64_t look_at_ms, linger_until_ms; /* 0: never */
+    int64_t look_at_ms, linger_until_ms, forget_at_ms; /* 0: never */
+    int64_t retention_days;
+    bool told_kept;
 };
 
 static bool stopping(const struct news *self)
@@ -315,6 +323,45 @@ static enum outcome relay(struct news *self)
     return outcome;
 }
 
+/* ---- what is old ---- */
+
+static void tell_kept(struct news *self, const struct error *error)
+{
+    if (self->told_kept)
+        return;
+    self->told_kept = true;
+    (void)pthread_mutex_lock(&self->lock);
+    if (!self->abandoned)
+        self->on_state(self->data, "news-kept", error->text, 0);
+    (void)pthread_mutex_unlock(&self->lock);
+}
+
+static void forget(struct news *self)
+{
+    struct error error;
+    int64_t removed = 0;
+    if (outbox_forget(&self->outbox, atomic_load(&self->reigning), self->retention_days, self->brokers.count > 0,
+                      FORGET_ROWS, patience(self, CALL_MS), &removed, &error)) {
+        self->told_kept = false;
+    } else {
+        outbox_close(&self->outbox);
+        if (!error.retryable)
+            tell_kept(self, &error);
+    }
+    self->forget_at_ms = clock_now_ms() + (removed > 0 ? FORGET_AGAIN_MS : FORGET_EVERY_MS);
+    self->linger_until_ms = clock_now_ms() + LINGER_MS;
+}
+
+/* The time for it comes and goes with the throne. */
+static void plan_forgetting(struct news *self)
+{
+    bool ours = atomic_load(&self->reigning) != 0 && self->retention_days > 0;
+    if (!ours)
+        self->forget_at_ms = 0;
+    else if (!self->forget_at_ms)
+        self->forget_at_ms = clock_now_ms() + FORGET_FIRST_MS;
+}
+
 /* ---- the thread ---- */
 
 static void take_wake(struct news *self)
@@ -335,14 +382,20 @@ static void wait_for_events(struct news *self, int64_t wait_ms, bool broker_too)
     take_wake(self);
 }
 
+/* Of two times, of which 0 means never. */
+static int64_t sooner(int64_t one_ms, int64_t other_ms)
+{
+    return !one_ms || (other_ms && other_ms < one_ms) ? other_ms : one_ms;
+}
+
 static void idle(struct news *self)
 {
     int64_t now_ms = clock_now_ms();
     int64_t until_ms = self->look_at_ms;
-    if (self->linger_until_ms && (!until_ms || self->linger_until_ms < until_ms))
-        until_ms = self->linger_until_ms;
-    if (self->broker && (!until_ms || now_ms + PUMP_MS < until_ms))
-        until_ms = now_ms + PUMP_MS;
+    plan_forgetting(self);
+    until_ms = sooner(until_ms, self->linger_until_ms);
+    until_ms = sooner(until_ms, self->forget_at_ms);
+    until_ms = sooner(until_ms, self->broker ? now_ms + PUMP_MS : 0);
     wait_for_events(self, !until_ms ? -1 : until_ms > now_ms ? until_ms - now_ms : 0, true);
     now_ms = clock_now_ms();
     struct error ignored; /* a connection lost in idleness is told if the next one cannot be made */
@@ -350,6 +403,9 @@ static void idle(struct news *self)
         lose_broker(self);
     if (self->look_at_ms && now_ms >= self->look_at_ms)
         self->pending = true;
+    plan_forgetting(self);
+    if (self->forget_at_ms && now_ms >= self->forget_at_ms && !self->pending && !stopping(self))
+        forget(self);
     if (self->linger_until_ms && now_ms >= self->linger_until_ms && !self->pending) {
         close_broker(self, true);
         outbox_close(&self->outbox);
@@ -411,7 +467,7 @@ static void *run(void *data)
     }
     /* the last words of a member on its way out, as far as broker and database are at hand */
     take_wake(self);
-    bool last = self->pending || self->outbox.session;
+    bool last = self->pending || self->broker;
     while (last && !out_of_time(self))
         last = relay(self) == RELAY_MORE;
     close_broker(self, !out_of_time(self));
@@ -444,9 +500,6 @@ static bool start_thread(struct news *self, struct error *error)
 bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news,
                 struct error *error)
 {
-    *ret_news = NULL;
-    if (config->rabbitmq.url_count == 0)
-        return true;
     struct news *self = calloc(1, sizeof *self);
     self->outbox = (struct outbox){.conninfo = strdup(config->postgres),
                                    .schema = strdup(config->schema),
@@ -454,6 +507,7 @@ bool news_start(const struct config *config, news_state_cb *on_state, void *data
                                    .name = self->name};
     (void)snprintf(self->name, sizeof self->name, "heirflow-news:%.27s:%.20s", config->group, config->node);
     brokers_init(&self->brokers, config, self->name);
+    self->retention_days = config->retention_days;
     self->on_state = on_state;
     self->data = data;
     self->broker_fd = -1;
@@ -478,11 +532,17 @@ static void nudge(struct news *self)
 
 void news_wake(struct news *self, int64_t member_id)
 {
-    if (!self)
+    if (!self || self->brokers.count == 0)
         return;
     atomic_store(&self->member_id, member_id);
     atomic_store(&self->woken, true);
     nudge(self);
+}
+
+void news_reign(struct news *self, int64_t member_id)
+{
+    if (self && atomic_exchange(&self->reigning, member_id) != member_id)
+        nudge(self);
 }
 
 static bool wait_ended(struct news *self, int64_t wait_ms)

@@ -1,5 +1,5 @@
 /* Outbox to RabbitMQ, on a thread of its own with database and broker connections of its own: whatever the broker does,
- * the wrapper's loop never waits. */
+ * the wrapper's loop never waits. The heir's thread also removes what is older than the retention. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,16 +16,20 @@ struct news;
  *                      without password
  *   "news-connected"   the broker takes news; detail names it
  *   "news-caught-up"   nothing is left to publish; `published` events went out since the relay started or stood still
+ *   "news-kept"        what is older than the retention could not be removed; detail says why
  * detail may be NULL. */
 typedef void news_state_cb(void *data, const char *state, const char *detail, int64_t published);
 
-/* Starts the thread, which connects only while there is something to relay and for a minute after. Nothing of `config` is
- * used after the call. Without any rabbitmq url it does nothing and *ret_news is NULL. */
+/* Starts the thread, which connects only while there is something to do and for a minute after. Nothing of `config` is
+ * used after the call. */
 bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news,
                 struct error *error);
 
 /* Hint from the loop, never blocks: there is unpublished news and this member would relay it. May be repeated at will. */
 void news_wake(struct news *self, int64_t member_id);
+
+/* From the loop, never blocks: this member is the heir at present, or (member_id 0) it is not. May be repeated at will. */
+void news_reign(struct news *self, int64_t member_id);
 
 /* Publishes what it can until timeout_ms, then ends the thread and frees; the callback does not run after it. Does not wait
  * for a broker or database that is away. NULL is fine. */

@@ -1,4 +1,4 @@
-/* A group's unpublished news in the database, through a session that is opened when first needed. Blocking. */
+/* A group's news in the database as the relay uses them, through a session that is opened when first needed. Blocking. */
 #pragma once
 
 #include <libpq-fe.h>
@@ -26,6 +26,10 @@ bool outbox_read(struct outbox *self, int64_t after, int64_t timeout_ms, PGresul
 /* All up to `sequence` are out; renews the claim. *ret_ours: the claim is still the member's. *ret_more: there are more. */
 bool outbox_record(struct outbox *self, int64_t member_id, int64_t sequence, int64_t timeout_ms, bool *ret_ours,
                    bool *ret_more, struct error *error);
+
+/* Removes at most `limit` each of the news and terms that are older than that; `publishes`: this member has a broker. */
+bool outbox_forget(struct outbox *self, int64_t member_id, int64_t days, bool publishes, int64_t limit, int64_t timeout_ms,
+                   int64_t *ret_removed, struct error *error);
 
 void outbox_close(struct outbox *self); /* opens again when needed */
 void outbox_finish(struct outbox *self);

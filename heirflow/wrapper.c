@@ -464,6 +464,7 @@ static void wake_relay(struct wrapper *self, int64_t unpublished)
     else if (!self->unpublished_since_ms)
         self->unpublished_since_ms = now_ms;
     bool heir = self->succession.term != 0;
+    news_reign(self->news, heir ? self->roster.member_id : 0);
     if (self->news && unpublished > 0 && (heir || now_ms - self->unpublished_since_ms > self->config->lease_ms))
         news_wake(self->news, self->roster.member_id);
 }
@@ -579,7 +580,7 @@ static void on_signal(uv_signal_t *handle, int number)
 static void on_news_state(void *data, const char *state, const char *detail, int64_t published)
 {
     (void)data;
-    bool bad = strcmp(state, "news-unreachable") == 0;
+    bool bad = strcmp(state, "news-unreachable") == 0 || strcmp(state, "news-kept") == 0;
     log_event(bad ? LOG_WARN : LOG_INFO, state, "{s:s?, s:I}", "reason", detail, "published", (json_int_t)published);
 }
 

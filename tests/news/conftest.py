@@ -32,6 +32,9 @@ class Relay:
     def wake(self, member=1):
         self.process.stdin.write(f"wake {member}\n")
 
+    def reign(self, member):
+        self.process.stdin.write(f"reign {member}\n")
+
     def words(self):
         return [state["state"] for state in self.states]
 

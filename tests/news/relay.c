@@ -1,5 +1,5 @@
-/* The relay alone, told what to do by lines on standard input: `wake MEMBER`, `stop MS` (and end of input: stop 2000).
- * Prints each state as a JSON line, and at the end how long news_stop took. */
+/* The relay alone, told what to do by lines on standard input: `wake MEMBER`, `reign MEMBER`, `stop MS` (and end of input:
+ * stop 2000). Prints each state as a JSON line, and at the end how long news_stop took. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +36,8 @@ int main(int argc, char **argv)
         int64_t number = strtoll(line + strcspn(line, " "), NULL, 10);
         if (strncmp(line, "wake ", 5) == 0)
             news_wake(news, number);
+        else if (strncmp(line, "reign ", 6) == 0)
+            news_reign(news, number);
         else if (strncmp(line, "stop ", 5) == 0 && (stop_ms = number))
             break;
     }

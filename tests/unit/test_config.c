@@ -112,6 +112,7 @@ static void defaults_without_any_source(void **state)
     assert_null(config->rabbitmq.cert_file);
     assert_int_equal(config->lease_ms, 6000);
     assert_int_equal(config->heartbeat_ms, 0);
+    assert_int_equal(config->retention_days, 90);
     assert_null(config->scheduler.command);
     assert_null(config->scheduler.environment);
     assert_null(config->scheduler.directory);
@@ -135,17 +136,17 @@ static void defaults_without_any_source(void **state)
 
 static void every_key_of_a_file(void **state)
 {
-    struct config *config =
-        load("{\"group\": \"g\", \"node\": \"n\", \"postgres\": \"host=a dbname=b\", \"schema\": \"s\","
-             " \"rabbitmq\": {\"url\": [\"amqp://a\", \"amqps://b:5673/v\"], \"exchange\": \"e\","
-             " \"ca_file\": \"/ca\", \"cert_file\": \"/cert\", \"key_file\": \"/key\"},"
-             " \"lease_ms\": 3000, \"heartbeat_ms\": 400, \"run_directory\": \"/r\", \"no_heir\": true,"
-             " \"scheduler\": {\"command\": [\"a\", \"\", \"b c\"], \"environment\": {\"K\": \"v\"}, \"directory\": \"/d\","
-             " \"user\": \"u\", \"output\": \"/o\", \"stop_timeout_ms\": 1, \"fence_grace_ms\": 2,"
-             " \"restart\": {\"limit\": 4, \"window_ms\": 5, \"backoff_ms\": 6},"
-             " \"health\": {\"command\": [\"h\", \"-x\"], \"interval_ms\": 7, \"timeout_ms\": 8, \"failures\": 9,"
-             " \"start_period_ms\": 10}},"
-             " \"log\": {\"level\": \"debug\", \"format\": \"json\"}}");
+    struct config *config = load(
+        "{\"group\": \"g\", \"node\": \"n\", \"postgres\": \"host=a dbname=b\", \"schema\": \"s\","
+        " \"rabbitmq\": {\"url\": [\"amqp://a\", \"amqps://b:5673/v\"], \"exchange\": \"e\","
+        " \"ca_file\": \"/ca\", \"cert_file\": \"/cert\", \"key_file\": \"/key\"},"
+        " \"lease_ms\": 3000, \"heartbeat_ms\": 400, \"retention_days\": 11, \"run_directory\": \"/r\", \"no_heir\": true,"
+        " \"scheduler\": {\"command\": [\"a\", \"\", \"b c\"], \"environment\": {\"K\": \"v\"}, \"directory\": \"/d\","
+        " \"user\": \"u\", \"output\": \"/o\", \"stop_timeout_ms\": 1, \"fence_grace_ms\": 2,"
+        " \"restart\": {\"limit\": 4, \"window_ms\": 5, \"backoff_ms\": 6},"
+        " \"health\": {\"command\": [\"h\", \"-x\"], \"interval_ms\": 7, \"timeout_ms\": 8, \"failures\": 9,"
+        " \"start_period_ms\": 10}},"
+        " \"log\": {\"level\": \"debug\", \"format\": \"json\"}}");
     assert_non_null(config);
     assert_string_equal(config->path, path);
     assert_int_equal(config->rabbitmq.url_count, 2);
@@ -163,6 +164,7 @@ static void every_key_of_a_file(void **state)
     assert_string_equal(config->scheduler.output, "/o");
     assert_string_equal(config->run_directory, "/r");
     assert_true(config->no_heir);
+    assert_int_equal(config->retention_days, 11);
     assert_int_equal(config->log.level, LOG_DEBUG);
     assert_int_equal(config->log.format, LOG_JSON);
     struct succession_settings settings = config_succession(config);
