@@ -2,9 +2,6 @@
  * came from there reaches the terminal with its control characters. */
 #include "commands.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,9 +15,6 @@
 
 #define CALL_MS 10000
 #define OPEN_MS 15000
-#define POLL_MS 2000 /* notifications are a hint: look this often without */
-#define RECONNECT_MS 1000
-#define PAGE 200
 #define DEFAULT_LIMIT 20
 
 static int fail(const char *command, const struct error *error)
@@ -32,14 +26,11 @@ static int fail(const char *command, const struct error *error)
 
 /* ---- the database */
 
-static bool open_session(const struct config *config, const char *name, const char *listen,
-                         struct postgres_session **ret_session, struct error *error)
+static bool open_session(const struct config *config, const char *name, struct postgres_session **ret_session,
+                         struct error *error)
 {
-    struct postgres_settings settings = {.conninfo = config->postgres,
-                                         .application_name = name,
-                                         .schema = config->schema,
-                                         .attempt_ms = 5000,
-                                         .listen = listen};
+    struct postgres_settings settings = {
+        .conninfo = config->postgres, .application_name = name, .schema = config->schema, .attempt_ms = 5000};
     cleanup_result PGresult *result = NULL;
     struct postgres_session *session = NULL;
     if (!postgres_session_open(&settings, OPEN_MS, &session, error))
@@ -231,7 +222,7 @@ static int run_report(const struct report *report, const struct config *config, 
     double now = 0;
     int code = EXIT_CODE_OK;
     (void)snprintf(name, sizeof name, "heirflow %s", report->command);
-    if (!open_session(config, name, NULL, &session, &error) ||
+    if (!open_session(config, name, &session, &error) ||
         !ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error))
         code = fail(report->command, &error);
     else if (json_is_null(*ret_answer))
@@ -402,161 +393,6 @@ int commands_audit(const struct config *config, const struct options *options)
     cleanup_json json_t *audit = NULL;
     int code = run_report(&report, config, options, NULL, &audit);
     return code == EXIT_CODE_OK && number_of(audit, "overlaps") > 0 ? EXIT_CODE_NEGATIVE : code;
-}
-
-/* ---- news */
-
-/* " key=value", quoted where a plain word would not do. */
-static void print_field(FILE *stream, const char *key, json_t *value)
-{
-    const char *text = json_string_value(value);
-    if (!value || json_is_null(value))
-        return;
-    fprintf(stream, " %s=", key);
-    if (text && *text && !strpbrk(text, " \"=\\\n\t"))
-        fputs(text, stream);
-    else
-        (void)json_dumpf(value, stream, JSON_ENCODE_ANY | JSON_COMPACT);
-}
-
-/* "2026-11-21T23:00:01.123Z 12 acceded sched1 term=5 reason=takeover member_id=3" */
-static void print_event(json_t *body, bool as_json)
-{
-    if (as_json) {
-        (void)json_dumpf(body, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
-        putchar('\n');
-        return;
-    }
-    cleanup_free char *line = NULL;
-    size_t size = 0;
-    json_t *data = json_object_get(body, "data"), *value;
-    const char *type = text_of(body, "type"), *key;
-    FILE *stream = open_memstream(&line, &size);
-    if (!stream)
-        return;
-    fprintf(stream, "%s %6lld %s %s", text_of(body, "time"), number_of(data, "sequence"),
-            strncmp(type, "heirflow.", 9) == 0 ? type + 9 : type,
-            *text_of(body, "subject") ? text_of(body, "subject") : "-");
-    print_field(stream, "term", json_object_get(data, "term"));
-    print_field(stream, "reason", json_object_get(data, "reason"));
-    json_object_foreach(data, key, value)
-    {
-        if (strcmp(key, "sequence") != 0 && strcmp(key, "term") != 0 && strcmp(key, "reason") != 0)
-            print_field(stream, key, value);
-    }
-    (void)fclose(stream);
-    error_clean(line);
-    puts(line);
-}
-
-/* Nobody reads what we print any more. */
-static bool reader_gone(void)
-{
-    struct pollfd out = {.fd = STDOUT_FILENO};
-    return ferror(stdout) || (poll(&out, 1, 0) > 0 && (out.revents & POLLERR));
-}
-
-struct reading {
-    const struct config *config;
-    const struct options *options;
-    int64_t after;   /* last sequence printed; -1: not begun */
-    int64_t left;    /* how many may still be printed; -1: no limit */
-    char told[1024]; /* why the database is away, once told: not again every second */
-};
-
-/* Where to begin; false without an error text for an unknown group. */
-static bool begin_reading(struct postgres_session *session, struct reading *reading, struct error *error)
-{
-    cleanup_result PGresult *result = NULL;
-    const struct options *options = reading->options;
-    error->text[0] = '\0';
-    if (!postgres_session_call(session, "select news_last($1)", 1, (const char *[]){reading->config->group}, CALL_MS,
-                               &result, error))
-        return false;
-    if (PQgetisnull(result, 0, 0))
-        return false;
-    int64_t last = strtoll(PQgetvalue(result, 0, 0), NULL, 10), limit = options->limit < 0 ? DEFAULT_LIMIT : options->limit;
-    reading->after = options->from >= 0 ? options->from : last > limit ? last - limit : 0;
-    reading->left = options->from >= 0 && !options->follow ? options->limit : -1;
-    return true;
-}
-
-/* Prints what is there after reading->after. */
-static bool read_on(struct postgres_session *session, struct reading *reading, struct error *error)
-{
-    int rows = PAGE;
-    while (rows == PAGE && reading->left != 0 && !reader_gone()) {
-        char after[24], page[24];
-        cleanup_result PGresult *result = NULL;
-        (void)snprintf(after, sizeof after, "%lld", (long long)reading->after);
-        (void)snprintf(page, sizeof page, "%d", PAGE);
-        if (!postgres_session_call(session, "select sequence, body from news_after($1, $2, $3)", 3,
-                                   (const char *[]){reading->config->group, after, page}, CALL_MS, &result, error))
-            return false;
-        rows = PQntuples(result);
-        for (int i = 0; i < rows && reading->left != 0; i++) {
-            cleanup_json json_t *body = json_loads(PQgetvalue(result, i, 1), 0, NULL);
-            print_event(body, reading->options->json);
-            reading->after = strtoll(PQgetvalue(result, i, 0), NULL, 10);
-            reading->left -= reading->left > 0;
-        }
-    }
-    return true;
-}
-
-/* Returns when the reader is gone, or with an error when the connection is. */
-static bool follow(struct postgres_session *session, struct reading *reading, struct error *error)
-{
-    for (;;) {
-        if (!read_on(session, reading, error))
-            return false;
-        if (reader_gone())
-            return true;
-        error->text[0] = '\0';
-        if (!postgres_session_wait(session, POLL_MS, error) && error->text[0])
-            return false;
-    }
-}
-
-/* One connection's worth of news. *ret_again: it broke, and another may carry on where this one ended. */
-static int read_news(struct reading *reading, bool *ret_again)
-{
-    struct error error;
-    struct postgres_session *session = NULL;
-    int code = EXIT_CODE_OK;
-    bool begun = reading->after >= 0, follows = reading->options->follow;
-    if (!open_session(reading->config, "heirflow news", follows ? "heirflow_news" : NULL, &session, &error)) {
-        *ret_again = begun && error.retryable;
-        if (*ret_again && strcmp(reading->told, error.text) == 0)
-            return error.exit_code;
-        (void)snprintf(reading->told, sizeof reading->told, "%s", error.text);
-        return fail("news", &error);
-    }
-    reading->told[0] = '\0';
-    if (!begun && !begin_reading(session, reading, &error))
-        code = error.text[0] ? fail("news", &error) : refuse_group(session, reading->config, "news");
-    else if (!(follows ? follow : read_on)(session, reading, &error)) {
-        *ret_again = follows && error.retryable;
-        code = fail("news", &error);
-    }
-    postgres_session_close(session);
-    return code;
-}
-
-int commands_news(const struct config *config, const struct options *options)
-{
-    struct reading reading = {.config = config, .options = options, .after = -1};
-    (void)setvbuf(stdout, NULL, _IOLBF, 0);
-    (void)signal(SIGPIPE, SIG_IGN); /* `| head` is no error: reader_gone notices */
-    for (;;) {
-        bool again = false;
-        int code = read_news(&reading, &again);
-        if (code == EXIT_CODE_OK && reader_gone())
-            _exit(EXIT_CODE_OK); /* nothing is left to flush to */
-        if (!again || reader_gone())
-            return code;
-        (void)usleep(RECONNECT_MS * 1000);
-    }
 }
 
 /* ---- without a database */

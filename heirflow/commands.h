@@ -1,4 +1,4 @@
-/* The commands that read: status, history, audit, news, version. */
+/* The commands that read once: status, history, audit, version. */
 #pragma once
 
 #include "config.h"
@@ -8,6 +8,5 @@
 int commands_status(const struct config *config, const struct options *options);
 int commands_history(const struct config *config, const struct options *options);
 int commands_audit(const struct config *config, const struct options *options); /* 1: an overlap */
-int commands_news(const struct config *config, const struct options *options);
 int commands_version(const struct options *options);
 int commands_help(const struct options *options);

@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "commands.h"
+#include "follow.h"
 #include "health.h"
 #include "keeper.h"
 #include "migrate.h"
@@ -79,11 +80,12 @@ const struct command commands[] = {
     {.name = "news",
      .purpose = "Show what happened in the group, one event a line.",
      .letters = "cgjlfF",
-     .details = "Read from Postgres, so it works while the broker is away. Begins with the\n"
-                "latest --limit events, or after --from; --follow ends when interrupted.",
+     .details = "Begins with the latest --limit events, or after --from. With --follow new ones\n"
+                "come from RabbitMQ where it can be reached and else from Postgres, each once\n"
+                "and in order; it ends with its reader, or in peace on SIGINT and SIGTERM.",
      .exit_codes = EXIT_GROUP,
-     .example = "heirflow news --follow",
-     .run = commands_news},
+     .example = "heirflow news --follow --json | jq .type",
+     .run = follow_run},
     {.name = "check",
      .purpose = "Check configuration, database, broker and command; OK or the remedy.",
      .letters = "cgn",
