@@ -179,7 +179,7 @@ def test_the_broker_goes_and_comes_back(follow, outbox, database, own_rabbitmq, 
 
 
 def test_without_any_broker(follow, outbox):
-    follower = follow(None)
+    follower = follow(None, "--from", "0")
     outbox.tell(500)
     follower.wait_for(range(1, 501))
 
