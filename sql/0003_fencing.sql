@@ -86,20 +86,24 @@ declare
     v_ended integer[] := '{}';
 begin
     perform server_identity();
-    if not exists (select from throne where group_name = p_group and member_id = p_member
-                      and incarnation = p_incarnation and term = p_term) then
-        return '{"fenced": false, "reason": "the term is over"}';
-    end if;
-    -- A log-in that passed the gate before it was shut has a virtual transaction from before its look at the gate until
-    -- after it has a name among the sessions. So first the one, then the other, each in a statement of its own.
-    v_entering := array(select pid from pg_locks where locktype = 'virtualxid' and pid <> pg_backend_pid());
+    -- A log-in that passed the gate before it was shut has its database locked from before its look at the gate until
+    -- after it has a name among the sessions. So first the one, then the other, each in a statement of its own. Whoever
+    -- has yet to lock it, perhaps never answering for its password, will see the gate shut.
+    v_entering := array(select pid from pg_locks
+                         where locktype = 'object' and classid = 'pg_database'::regclass and granted
+                           and pid <> pg_backend_pid());
     loop
-        v_entering := array(select pid from pg_locks where locktype = 'virtualxid' and pid = any (v_entering));
+        v_entering := array(select pid from pg_locks
+                             where locktype = 'object' and classid = 'pg_database'::regclass and pid = any (v_entering));
         perform pg_stat_clear_snapshot();
         v_entering := array(select unnest(v_entering)
                             except select pid from pg_stat_activity where datid is not null or usesysid is not null);
         v_sessions := array(select pid from pg_stat_activity
                              where usesysid in (select role from fence where group_name = p_group));
+        if not exists (select from throne where group_name = p_group and member_id = p_member
+                          and incarnation = p_incarnation and term = p_term) then   -- so none of them is a successor's
+            return '{"fenced": false, "reason": "the term is over"}';
+        end if;
         exit when v_entering = '{}' and v_sessions = '{}';
         if clock_timestamp() >= v_until then
             return jsonb_build_object('fenced', false, 'reason', format('%s sessions do not end, %s log-ins stay unnamed',

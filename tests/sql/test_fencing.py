@@ -1,5 +1,8 @@
 """Fencing at the database: the gate, the sessions, log-ins in flight, and what an administrator gets wrong."""
+import contextlib
 import signal
+import socket
+import struct
 import threading
 
 import psycopg2
@@ -87,6 +90,22 @@ def test_a_log_in_in_flight_does_not_slip_through(fenced, pair):
     assert fence(bob, timeout_ms=20000) == {"fenced": True, "ended": 1, "leaks": None}
     thread.join()
     assert isinstance(outcome[0], psycopg2.OperationalError) or not alive(outcome[0])
+
+
+def test_whoever_stalls_before_the_gate_is_not_waited_for(fenced, pair):
+    """Anybody can knock and then not answer for authentication_timeout: such a log-in has yet to look at the gate."""
+    ada, bob = pair
+    ada.accede()
+    fenced.admin("alter role scheduler_ada password 'secret'")
+    fenced.server.hba("host app +tables all password", "host all all all trust")   # so its memberships are looked up early
+    start = struct.pack("!i", 196608) + b"user\0scheduler_ada\0database\0app\0\0"
+    with socket.create_connection(("127.0.0.1", fenced.server.port)) as stalling:
+        stalling.sendall(struct.pack("!i", len(start) + 4) + start)
+        assert stalling.recv(100)[0:1] == b"R", "it is asked for its password"
+        hand_over(ada, bob)
+        assert fence(bob, timeout_ms=3000)["fenced"]
+        stalling.sendall(b"p" + struct.pack("!i", 11) + b"secret\0")
+        assert b"permission denied for database" in stalling.makefile("rb").read()
 
 
 def test_log_ins_that_come_later_do_not_prolong_it(fenced, pair):
@@ -179,17 +198,39 @@ def test_a_term_that_is_over_fences_nobody(fenced, pair):
     assert alive(session)
 
 
+@contextlib.contextmanager
+def frozen(session):
+    processes.send(session.info.backend_pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        processes.send(session.info.backend_pid, signal.SIGCONT)
+
+
+def test_a_term_that_ends_while_it_fences_spares_its_successor(fenced, pair):
+    """A call whose client has gone goes on in the server."""
+    ada, bob = pair
+    ada.accede(), fence(ada)
+    replies = []
+    with frozen(fenced.login("ada")):
+        late = threading.Thread(target=lambda: replies.append(fence(ada, 20000, fenced.connect())))
+        late.start()
+        wait_for(lambda: fenced.admin("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")[0][0] == 1,
+                 what="the call to wait for a session")
+        hand_over(ada, bob)
+        session = fenced.login("bob")
+        late.join()
+    assert replies == [{"fenced": False, "reason": "the term is over"}]
+    assert alive(session)
+
+
 def test_a_session_that_does_not_end_is_told(fenced, pair):
     ada, bob = pair
     ada.accede(), fence(ada)
     old = fenced.login("ada")
-    frozen = old.info.backend_pid
-    processes.send(frozen, signal.SIGSTOP)
-    try:
+    with frozen(old):
         hand_over(ada, bob)
         reply = fence(bob, timeout_ms=200)
-    finally:
-        processes.send(frozen, signal.SIGCONT)
     assert reply["fenced"] is False and "1 sessions do not end" in reply["reason"]
     assert fence(bob)["fenced"] and not alive(old)
 
