@@ -27,6 +27,7 @@ language sql stable set search_path from current as $$
         when r.oid is null then format('fence_role: there is no role %s', p_role)
         when not is_fenced(r.oid) then format('fence_role: %s is no member of heirflow_fenced', p_role)
         when r.rolsuper then format('fence_role: %s is a superuser', p_role)
+        when p_role = session_user then format('fence_role: Heirflow itself logs in as %s', p_role)
         when not exists (select from pg_roles where rolname = 'heirflow_gate') then 'there is no role heirflow_gate'
         when not pg_has_role('heirflow_gate', 'member with admin option') then
             format('%s lacks the admin option on heirflow_gate', current_user)
@@ -36,14 +37,15 @@ language sql stable set search_path from current as $$
 $$;
 comment on function fence_fault(text) is 'why the gate could not be passed to this role; null if it can, or for none. Locks nothing.';
 
--- Another grantor's memberships cannot be revoked from PostgreSQL 16 on; before, there is but one membership.
+-- Another grantor's memberships cannot be revoked from PostgreSQL 16 on; before, there is but one membership. A superuser
+-- grants in the name of the first one, number 10.
 create function holds_gate(p_role oid) returns boolean
 language sql stable set search_path from current as $$
     select exists (
         select from pg_auth_members m
          where m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate') and m.member = p_role
            and (current_setting('server_version_num')::integer < 160000
-                or m.grantor = (select oid from pg_roles where rolname = current_user)))
+                or m.grantor = (select case when rolsuper then 10 else oid end from pg_roles where rolname = current_user)))
 $$;
 
 create function pass_gate(p_group text, p_role text) returns boolean
@@ -126,6 +128,9 @@ create function fence_leaks(p_role name) returns setof text
 language sql stable set search_path from current as $$
     with role as (
         select * from pg_roles where rolname = p_role
+    ), other as (   -- whom it may become, be it by SET ROLE in a database without a gate
+        select role.rolname as name, r.* from role, pg_roles r
+         where r.oid <> role.oid and not role.rolsuper and pg_has_role(role.oid, r.oid, 'member')
     ), gated as (
         select d.* from pg_database d
          where exists (select from aclexplode(d.datacl) a where a.privilege_type = 'CONNECT'
@@ -135,6 +140,14 @@ language sql stable set search_path from current as $$
     union all
     select format('%s may create roles', rolname) from role where rolcreaterole
     union all
+    select format('%s may become %s, a superuser', name, rolname) from other where rolsuper
+    union all
+    select format('%s may become %s, who may create roles', name, rolname) from other where rolcreaterole and not rolsuper
+    union all
+    select format('%s may pass the gate as %s', name, rolname) from other
+     where is_fenced(oid) or exists (select from pg_auth_members m where m.member = other.oid
+                                        and m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate'))
+    union all
     select format('%s may pass the gate on', role.rolname) from role, pg_auth_members m
      where m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate') and m.member = role.oid and m.admin_option
     union all
@@ -143,7 +156,7 @@ language sql stable set search_path from current as $$
        and not holds_gate(role.oid)
     union all
     select format('%s owns database %s', role.rolname, d.datname) from role, gated d
-     where pg_has_role(role.oid, d.datdba, 'usage')
+     where pg_has_role(role.oid, d.datdba, 'member')
     union all
     select format('%s may connect to %s as %s', role.rolname, d.datname,
                   case a.grantee when 0 then 'anybody may' else a.grantee::regrole::text end)
@@ -172,8 +185,11 @@ begin
     return query select format('%s owns objects', p_role)
                   where exists (select from pg_shdepend where refclassid = 'pg_authid'::regclass and deptype = 'o'
                                    and refobjid = (select oid from pg_roles where rolname = p_role));
-    return query select format('%s is the fence_role of several members: %s', p_role, string_agg(node, ', ' order by node))
-                   from roster where group_name = p_group and present and self->>'fence_role' = p_role having count(*) > 1;
+    return query select format('%s is the fence_role of several members: %s', p_role, string_agg(
+                        node || case when group_name = p_group then '' else format(' (group %s)', group_name) end,
+                        ', ' order by group_name <> p_group, group_name, node))
+                   from (select distinct group_name, node from roster where present and self->>'fence_role' = p_role) m
+                 having count(*) > 1;
 end $$;
 comment on function fence_check(text, text) is
     'what is wrong with the fencing of a group''s schedulers that log in as p_role; nothing if it holds. Locks nothing.';

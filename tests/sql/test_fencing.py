@@ -244,6 +244,17 @@ UNABLE = [
 ]
 
 
+def test_heirflow_does_not_end_its_own_sessions(fenced, member):
+    """A node that uses the one role for wrapper and scheduler."""
+    fenced.admin("grant heirflow_member to scheduler_ada")
+    ada = member("ada", database=fenced, register=False)
+    ada.connection.cursor().execute("set session authorization scheduler_ada")
+    ada.self["fence_role"] = "scheduler_ada"
+    ada.register()
+    reply = ada.accede()
+    assert not reply["acceded"] and reply["unable"] and "Heirflow itself logs in as scheduler_ada" in reply["refused"]
+
+
 @pytest.mark.parametrize("mistake, fault", UNABLE)
 def test_who_cannot_be_fenced_does_not_accede(fenced, pair, mistake, fault):
     ada, _ = pair
@@ -260,6 +271,12 @@ LEAKS = [
     ("grant connect on database app to tables", "scheduler_ada may connect to app as tables"),
     ("alter database app owner to scheduler_ada", "scheduler_ada owns database app"),
     ("grant heirflow_gate to scheduler_ada with admin option", "scheduler_ada may pass the gate on"),
+    ("grant heirflow_gate to tables", "scheduler_ada may pass the gate as tables"),
+    ("grant owner to scheduler_ada", "scheduler_ada may pass the gate as owner"),
+    ("grant scheduler_bob to scheduler_ada", "scheduler_ada may pass the gate as scheduler_bob"),
+    ("create role boss superuser; grant boss to tables", "scheduler_ada may become boss, a superuser"),
+    ("create role clerk createrole noinherit; grant clerk to tables", "scheduler_ada may become clerk, who may create roles"),
+    ("alter role tables noinherit; alter database app owner to owner; grant owner to tables", "scheduler_ada owns database app"),
 ]
 MISTAKES = [
     ("revoke connect on database app from heirflow_gate", "heirflow_gate may connect to no database"),
@@ -293,6 +310,13 @@ def test_a_role_of_two_members_is_named(fenced, pair, member):
     cleo.self["fence_role"] = "scheduler_ada"
     cleo.register()
     assert checked(fenced) == ["scheduler_ada is the fence_role of several members: ada, cleo"]
+
+
+def test_a_role_of_two_groups_is_named(fenced, pair, member):
+    cleo = member("ada", group="other", database=fenced, register=False)
+    cleo.self["fence_role"] = "scheduler_ada"
+    cleo.register()
+    assert checked(fenced) == ["scheduler_ada is the fence_role of several members: ada, ada (group other)"]
 
 
 def test_check_command(fenced, command):
