@@ -277,6 +277,8 @@ static void begin_fence(struct wrapper *self, const struct order *order)
 static void on_fence(void *data, const struct fence_report *report)
 {
     struct wrapper *self = data;
+    if (!self->succession.fencing)
+        return; /* that term has ended meanwhile */
     if (report->error)
         log_event(LOG_ERROR, "fence-failed", "{s:s}", "reason", report->error->text);
     else
