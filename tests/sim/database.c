@@ -265,7 +265,9 @@ static struct database_reply do_accede(struct database *self, const struct datab
     throne->named = 0;
     throne->request = ASKED_NOTHING;
     throne->target = 0;
-    return (struct database_reply){.granted = true, .observed = true, .observation = observe(self, caller)};
+    self->gate = caller->seat;
+    return (struct database_reply){
+        .granted = true, .observed = true, .fence = self->fences, .observation = observe(self, caller)};
 }
 
 struct database_reply database_call(struct database *self, const struct database_caller *caller, const struct order *order)

@@ -28,13 +28,15 @@ struct database {
     struct database_throne throne;
     struct database_member roster[DATABASE_SEATS]; /* by seat, 1 based: 0 is unused */
     int64_t last_member_id;
+    bool fences;      /* its members have fence roles */
+    int gate;         /* seat whose scheduler may connect */
     int64_t identity; /* of the answering server: never copied back */
     int64_t now_ms;   /* its wall clock */
     uint64_t *random;
 };
 
 struct database_reply {
-    bool granted, observed;
+    bool granted, observed, fence;
     struct succession_observation observation;
     const char *refusal;
 };

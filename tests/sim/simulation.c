@@ -33,6 +33,8 @@ enum what {
     W_STARTED,
     W_FAILED,
     W_TREE_DEAD,
+    W_FENCED,
+    W_FENCE_FAILED,
     W_TIME_OUT,
     W_WAKE,
     W_RECONNECT,
@@ -48,6 +50,10 @@ enum what {
     /* to the database */
     D_REQUEST,
     D_WILL,
+    D_FENCE,
+    /* to a scheduler */
+    S_LOG_IN,
+    S_LOGGED_IN,
     /* the world */
     F_FAULT,
     F_FAULT_TOO,
@@ -58,6 +64,7 @@ enum what {
     F_START_WRAPPER,
     F_DATABASE_UP,
     F_CUT,
+    F_FREEZE,
     F_STOP_KEEPER,
     F_QUIT,
     F_HEAL,
@@ -90,10 +97,17 @@ struct keeper {
     bool stopping, ending; /* for good, or only this run */
     bool killing;          /* SIGKILL is out, the tree not yet dead */
     bool orphaned;
+    bool lapsed; /* thawed with its node too late to stop in time: what fencing at the database is for */
     uint32_t life;
     int64_t term, member_id, incarnation;
     int64_t deadline, lease_ms, grace_ms, stop_at; /* node clock */
     bool ignores_term;
+};
+
+/* Of a scheduler, at the database: it does not end because its client is frozen. */
+struct session {
+    bool entering, open; /* entering: past the gate, not yet to be seen */
+    int64_t entered;
 };
 
 struct node {
@@ -107,6 +121,9 @@ struct node {
     double rate;
     int64_t offset;
     struct keeper keeper;
+    struct session session;
+    uint32_t fence; /* the latest */
+    int64_t fence_began, fence_until, log_in_ms;
     int64_t accepted_term;
     int64_t second; /* of the count below */
     int requests;
@@ -237,18 +254,31 @@ static void after(int64_t delay, enum what what, int node, uint32_t life, int64_
 static void check_alone(int runner)
 {
     for (int i = 1; i <= w->nodes; i++) {
-        if (i != runner && w->node[i].keeper.tree && !w->node[i].frozen)
+        const struct node *node = &w->node[i];
+        if (i != runner && node->keeper.tree && !node->frozen && !node->keeper.lapsed)
             w->broken = "two scheduler trees at once";
+    }
+}
+
+/* Once a scheduler starts, the database serves no older one, frozen or not. */
+static void check_sessions(int starter)
+{
+    for (int i = 1; i <= w->nodes; i++) {
+        if (i != starter && w->node[i].session.open)
+            w->broken = "an older scheduler's session outlives a start";
     }
 }
 
 static void check_safety(int starter)
 {
+    bool known = w->database.throne.term >= w->node[starter].keeper.term; /* a failover may have lost its accession */
     check_alone(starter);
+    if (known)
+        check_sessions(starter);
     if (w->node[starter].keeper.term <= w->highest_term && w->node[starter].keeper.term != w->node[starter].accepted_term)
         w->broken = "a term did not grow";
     /* an accession that a failover has lost meanwhile sets no mark */
-    if (w->node[starter].keeper.term > w->highest_term && w->database.throne.term >= w->node[starter].keeper.term)
+    if (w->node[starter].keeper.term > w->highest_term && known)
         w->highest_term = w->node[starter].keeper.term;
     w->node[starter].accepted_term = w->node[starter].keeper.term;
 }
@@ -260,7 +290,8 @@ static void tree_ends(int n, const char *why)
     struct keeper *keeper = &w->node[n].keeper;
     if (keeper->tree)
         say(n, "tree dead (%s)", why);
-    keeper->tree = false;
+    keeper->tree = keeper->lapsed = false;
+    w->node[n].session = (struct session){0};
 }
 
 static int64_t keeper_kill_at(const struct keeper *keeper)
@@ -288,6 +319,7 @@ static void keeper_starts_tree(int n)
     keeper->ending = false;
     keeper->ignores_term = chance(300);
     say(n, "SCHEDULER STARTS term %" PRId64, keeper->term);
+    after(draw(30), S_LOG_IN, n, keeper->life, 0);
     w->accessions++;
     check_safety(n);
     after(1, W_STARTED, n, node->life, keeper->life);
@@ -520,6 +552,15 @@ static void order_start(int n, const struct order *order)
     after(3 + draw(10), K_RESTART, n, life, 0);
 }
 
+static void order_fence(int n, const struct order *order)
+{
+    struct node *node = &w->node[n];
+    node->fence++;
+    node->fence_until = local(node) + order->timeout_ms * 3 / 4; /* so that the answer still arrives */
+    node->fence_began = 0;
+    after(2 + draw(20), D_FENCE, n, node->fence, 0);
+}
+
 /* After the keeper's death; told once the tree is dead as well. */
 static void tree_follows(int n)
 {
@@ -538,8 +579,9 @@ static void carry_out(int n, const struct order *order)
     case ORDER_SEND:
         order_send(n, order);
         break;
-    case ORDER_FENCE: /* the simulated database has no fence roles */
-        abort();
+    case ORDER_FENCE:
+        order_fence(n, order);
+        break;
     case ORDER_START_SCHEDULER:
         order_start(n, order);
         break;
@@ -608,6 +650,7 @@ static void wrapper_reply(int n, const struct item *item)
                          .number = item->request.number,
                          .granted = reply->granted,
                          .observation = reply->observed ? &reply->observation : NULL,
+                         .fence = reply->fence,
                          .refusal = reply->refusal,
                      });
 }
@@ -662,6 +705,12 @@ static void wrapper_item(const struct item *item)
     case W_TREE_DEAD:
         if (item->value == node->keeper.life && node->succession.tree)
             wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD, .reason = chance(500) ? "lease not renewed" : NULL});
+        break;
+    case W_FENCED:
+    case W_FENCE_FAILED:
+        if (item->value == node->fence)
+            wrapper_event(
+                n, (struct event){.type = EVENT_FENCED, .reason = item->what == W_FENCED ? NULL : "sessions do not end"});
         break;
     case W_TIME_OUT:
         if (node->connected && node->succession.pending != REQUEST_NONE && node->succession.number == (uint32_t)item->value)
@@ -737,6 +786,14 @@ static void wake_named(int64_t before_named)
     }
 }
 
+static void end_session(int n)
+{
+    struct node *node = &w->node[n];
+    if (node->keeper.tree && (node->session.open || node->session.entering))
+        after(draw(50), S_LOG_IN, n, node->keeper.life, 0);
+    node->session = (struct session){0};
+}
+
 static void database_item(const struct item *item)
 {
     if (!w->database_up || w->node[item->node].cut)
@@ -766,8 +823,66 @@ static void database_item(const struct item *item)
 
 static void break_links(void)
 {
-    for (int i = 1; i <= w->nodes; i++)
+    for (int i = 1; i <= w->nodes; i++) {
         after(draw(3), W_DISCONNECTED, i, w->node[i].link, 0);
+        end_session(i);
+    }
+}
+
+/* ---- the schedulers' own sessions ---- */
+
+/* True once nobody is left of those that were there or on their way in. */
+static bool end_sessions(const struct node *fencer)
+{
+    bool left = false;
+    for (int i = 1; i <= w->nodes; i++) {
+        const struct session *session = &w->node[i].session;
+        left |= session->open || (session->entering && session->entered <= fencer->fence_began);
+        if (session->open)
+            end_session(i);
+    }
+    return !left;
+}
+
+static void database_fences(const struct item *item)
+{
+    struct node *node = &w->node[item->node];
+    const struct succession *s = &node->succession;
+    const struct database_throne *throne = &w->database.throne;
+    bool lost = !w->database_up || node->cut || (w->faulty && chance(w->loss));
+    if (item->life != node->fence)
+        return;
+    if (!lost && !node->fence_began)
+        node->fence_began = w->now;
+    bool over = throne->heir != s->term_member || throne->incarnation != strtoll(s->term_incarnation, NULL, 10) ||
+                throne->term != s->term;
+    if (local(node) >= node->fence_until || (!lost && over))
+        after(1 + draw(4), W_FENCE_FAILED, item->node, node->life, item->life);
+    else if (!lost && end_sessions(node))
+        after(1 + draw(4) + some_of(node->slow[1]), W_FENCED, item->node, node->life, item->life);
+    else
+        after(lost ? 50 : 5, D_FENCE, item->node, item->life, 0);
+}
+
+static void scheduler_item(const struct item *item)
+{
+    struct node *node = &w->node[item->node];
+    struct session *session = &node->session;
+    if (!w->database.fences || item->life != node->keeper.life || !node->keeper.tree)
+        return;
+    if (item->what == S_LOGGED_IN && session->entering) { /* the server's doing, whether its client is frozen or not */
+        *session = (struct session){.open = true};
+        if (node->keeper.term < w->highest_term)
+            w->broken = "the database let an older scheduler in";
+    }
+    if (item->what == S_LOGGED_IN || session->open || session->entering)
+        return;
+    if (!node->frozen && w->database_up && !node->cut && w->database.gate == item->node) {
+        *session = (struct session){.entering = true, .entered = w->now};
+        after(draw(node->log_in_ms), S_LOGGED_IN, item->node, item->life, 0);
+    } else {
+        after(10 + draw(50), S_LOG_IN, item->node, item->life, 0);
+    }
 }
 
 /* ---- faults ---- */
@@ -894,6 +1009,16 @@ static void cut_off(int n)
     after(draw(w->lease_ms * 3), F_HEAL, n, 0, 0);
 }
 
+static void freeze(int n)
+{
+    struct node *node = &w->node[n];
+    if (node->keeper.paused || node->paused)
+        return;
+    say(n, "FAULT node frozen");
+    node->frozen = true;
+    after(draw(w->lease_ms * 3), F_RESUME_NODE, n, 0, 0);
+}
+
 static void stop_keeper(int n)
 {
     struct node *node = &w->node[n];
@@ -917,7 +1042,7 @@ static void tell_to_quit(int n, bool now)
 static void some_fault(int n)
 {
     struct node *node = &w->node[n];
-    switch (draw(21)) {
+    switch (draw(w->database.fences ? 22 : 21)) {
     case 0:
         kill_wrapper(n);
         break;
@@ -938,11 +1063,7 @@ static void some_fault(int n)
         stop_keeper(n);
         break;
     case 5:
-        if (!node->keeper.paused && !node->paused) {
-            say(n, "FAULT node frozen");
-            node->frozen = true;
-            after(draw(w->lease_ms * 3), F_RESUME_NODE, n, 0, 0);
-        }
+        freeze(n);
         break;
     case 6:
     case 7:
@@ -1008,6 +1129,11 @@ static void some_fault(int n)
     case 20:
         visit();
         break;
+    case 21: /* and the node frozen while its scheduler connects again */
+        end_session(n);
+        node->log_in_ms = chance(300) ? w->lease_ms * 4 : 30;
+        after(draw(120), F_FREEZE, n, 0, 0);
+        break;
     default:
         break;
     }
@@ -1038,12 +1164,9 @@ static void node_thaws(int n)
     if (!ran)
         return;
     say(n, "thaws, and so does its scheduler");
-    if (local(node) >= succession_kill_at_ms(keeper->deadline, keeper->lease_ms)) {
-        keeper->stopping = true; /* the promise's exception */
-        tree_gone(n, keeper->life, "lapsed while frozen");
-    } else {
+    keeper->lapsed = local(node) >= succession_kill_at_ms(keeper->deadline, keeper->lease_ms); /* the promise's exception */
+    if (!keeper->lapsed)
         check_alone(n);
-    }
 }
 
 static void world_item(const struct item *item)
@@ -1087,6 +1210,10 @@ static void world_item(const struct item *item)
     case F_CUT:
         if (w->faulty)
             cut_off(item->node);
+        break;
+    case F_FREEZE:
+        if (w->faulty)
+            freeze(item->node);
         break;
     case F_STOP_KEEPER:
         if (w->faulty)
@@ -1133,6 +1260,10 @@ static void step(void)
         keeper_item(&item);
     else if (item.what <= D_WILL)
         database_item(&item);
+    else if (item.what == D_FENCE)
+        database_fences(&item);
+    else if (item.what <= S_LOGGED_IN)
+        scheduler_item(&item);
     else
         world_item(&item);
 }
@@ -1159,6 +1290,7 @@ static void make_world(uint64_t seed)
     w->nodes = (int)(2 + draw(NODES_MOST - 1));
     w->lease_ms = leases[draw(3)];
     w->synchronous = chance(300);
+    w->database.fences = chance(400);
     w->explicit_timings = chance(300);
     w->loss = draw(60);
     w->faulty = w->database_up = true;
@@ -1170,6 +1302,7 @@ static void make_world(uint64_t seed)
         int64_t off = chance(500) ? draw(2) * 50 : draw(51);
         w->node[i].rate = 0.975 + (double)off / 1000.0; /* within 5 % of each other */
         w->node[i].offset = draw(1000000);
+        w->node[i].log_in_ms = 30;
         after(draw(2000), F_START_WRAPPER, i, 0, 0);
     }
     after(draw(3000), F_FAULT, 0, 0, 0);
@@ -1289,6 +1422,8 @@ static const char *run(uint64_t seed)
     }
     if (!w->broken && !someone_runs())
         w->broken = "nobody runs after the faults have ended";
+    if (!w->broken && w->database.fences && w->database.gate != heir())
+        w->broken = "the heir's scheduler may not connect";
     if (!w->broken)
         check_switchover();
     if (!w->broken)

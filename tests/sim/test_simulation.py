@@ -87,11 +87,23 @@ MUTATIONS = {
         (DATABASE, "self->throne.next_lease_ms = lease_ms;",
          "self->throne.lease_ms = lease_ms, self->throne.longest_lease_ms = 0; return true;")],
     "a second lease to come forgets the first": [(DATABASE, "if (lease_ms > self->throne.longest_lease_ms)", "if (1)")],
+    "scheduler started before its predecessors are fenced": [
+        (CORE, "    self->fencing = fence;\n    if (!fence) {", "    if (1) {")],
+    "a fence that failed is no obstacle": [(CORE, "    if (event->reason)\n        give_back", "    if (0)\n        give_back")],
+    "gate kept by its first holder": [
+        (DATABASE, "self->gate = caller->seat;", "self->gate = self->gate ? self->gate : caller->seat;")],
+    "log-ins in flight not waited for": [
+        (WORLD, "session->open || (session->entering && session->entered <= fencer->fence_began);", "session->open;")],
     "holder purged": [(DATABASE, " && !is_holder(self, member))", ")")],
     "switchover's target forgotten": [(DATABASE, "if (i == self->throne.target)", "if (0)")],
     "no seniority": [(DATABASE, "if (!best || other->member_id < best)", "if (!best || other->member_id > best)")],
 }
+OUTLIVES, LET_IN = "an older scheduler's session outlives a start", "the database let an older scheduler in"
 ELSE = {
+    "scheduler started before its predecessors are fenced": OUTLIVES,
+    "a fence that failed is no obstacle": LET_IN,
+    "gate kept by its first holder": LET_IN,
+    "log-ins in flight not waited for": LET_IN,
     "holder purged": "a switchover was not carried out",   # it no longer hears what is asked of it
     "switchover's target forgotten": "a switchover went to another",
     "no seniority": "a younger member came before its elder",
