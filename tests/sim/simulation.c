@@ -161,10 +161,15 @@ static int64_t draw(int64_t below)
     return below > 0 ? (int64_t)(random_next(&w->random) % (uint64_t)below) : 0;
 }
 
-/* At least half. */
-static int64_t some_of(int64_t most)
+static int64_t most(int64_t a, int64_t b)
 {
-    return most - draw(most / 2);
+    return a > b ? a : b;
+}
+
+/* At least half. */
+static int64_t some_of(int64_t limit)
+{
+    return limit - draw(limit / 2);
 }
 
 static bool chance(int64_t per_mille)
@@ -1344,17 +1349,21 @@ static int64_t bound_ms(void)
     return (2 * lease + 2 * lease / 6 + 2 * w->lease_ms + cooling + 2500) * 105 / 100;
 }
 
-/* Whom an elder has kept waiting for nothing. */
+/* In the line for long enough to accede at once: not cooling off, and knowing this server for a lease. */
+static bool is_ready(int n)
+{
+    const struct node *node = &w->node[n];
+    const struct succession *s = &node->succession;
+    const struct database_member *row = &w->database.roster[n];
+    int64_t since = most(s->cooling_until_ms, s->identity_since_ms) + 2 * s->view.wait_ms;
+    return node->alive && node->connected && s->state == SUCCESSION_STANDBY && row->present &&
+           row->member_id == s->member_id && local(node) > since && !succession_why_ineligible(s, local(node));
+}
+
 static void check_eldest(int starter)
 {
     for (int i = 1; i <= w->nodes; i++) {
-        const struct node *node = &w->node[i];
-        const struct succession *s = &node->succession;
-        const struct database_member *row = &w->database.roster[i];
-        bool ready = node->alive && node->connected && s->state == SUCCESSION_STANDBY && row->present &&
-                     row->member_id == s->member_id && local(node) > s->cooling_until_ms + 2 * s->view.wait_ms &&
-                     !succession_why_ineligible(s, local(node));
-        if (i != starter && ready && s->member_id < w->node[starter].succession.member_id)
+        if (i != starter && is_ready(i) && w->node[i].succession.member_id < w->node[starter].succession.member_id)
             w->broken = "a younger member came before its elder";
     }
 }
@@ -1371,15 +1380,18 @@ static void check_switchover(void)
         if (w->broken || w->now > limit || (heir() && heir() != from)) /* the target cools off, or leads already */
             return;
     }
+    bool ready = false;
     limit = w->now + bound_ms();
     while (!w->broken && (!heir() || heir() == from)) {
+        if (heir() == from)
+            ready = target && is_ready(target);
         step();
         if (w->now > limit)
             w->broken = "a switchover was not carried out";
     }
     if (w->broken)
         return;
-    if (target && heir() != target)
+    if (ready && heir() != target)
         w->broken = "a switchover went to another";
     if (!target)
         check_eldest(heir());
