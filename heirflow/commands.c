@@ -11,64 +11,9 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "migrate.h"
-#include "postgres.h"
+#include "session.h"
 
-#define CALL_MS 10000
-#define OPEN_MS 15000
 #define DEFAULT_LIMIT 20
-
-static int fail(const char *command, const struct error *error)
-{
-    (void)fflush(stdout);
-    fprintf(stderr, "heirflow %s: %s\n", command, error->text);
-    return error->exit_code;
-}
-
-/* ---- the database */
-
-static bool open_session(const struct config *config, const char *name, struct postgres_session **ret_session,
-                         struct error *error)
-{
-    struct postgres_settings settings = {
-        .conninfo = config->postgres, .application_name = name, .schema = config->schema, .attempt_ms = 5000};
-    cleanup_result PGresult *result = NULL;
-    struct postgres_session *session = NULL;
-    if (!postgres_session_open(&settings, OPEN_MS, &session, error))
-        return false;
-    if (!migrate_check_version(session, config->schema, error) ||
-        !postgres_session_call(session, "set timezone = 'UTC'", 0, NULL, CALL_MS, &result, error)) {
-        postgres_session_close(session);
-        return false;
-    }
-    *ret_session = session;
-    return true;
-}
-
-/* One row; the first column is JSON (null for SQL null), the second the database's time in seconds. */
-static bool ask(struct postgres_session *session, const char *sql, int count, const char *const *values, json_t **ret_json,
-                double *ret_now, struct error *error)
-{
-    cleanup_result PGresult *result = NULL;
-    if (!postgres_session_call(session, sql, count, values, CALL_MS, &result, error))
-        return false;
-    json_error_t fault;
-    *ret_now = strtod(PQgetvalue(result, 0, 1), NULL);
-    *ret_json = PQgetisnull(result, 0, 0) ? json_null() : json_loads(PQgetvalue(result, 0, 0), JSON_DECODE_ANY, &fault);
-    return *ret_json || error_set(error, EXIT_CODE_DATABASE, "the database sent unusable JSON: %s", fault.text);
-}
-
-/* "there is no group ..., there are: ..." */
-static int refuse_group(struct postgres_session *session, const struct config *config, const char *command)
-{
-    struct error error;
-    cleanup_result PGresult *names = NULL;
-    if (!postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
-                               CALL_MS, &names, &error))
-        return fail(command, &error);
-    (void)error_set(&error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
-                    config->group, PQgetvalue(names, 0, 0));
-    return fail(command, &error);
-}
 
 /* ---- tables */
 
@@ -208,7 +153,7 @@ static int print_json(json_t *value)
 /* ---- one question, one answer */
 
 struct report {
-    const char *command, *sql; /* $1 is the group; see ask() for the answer */
+    const char *command, *sql; /* $1 is the group; see session_ask() for the answer */
     void (*print)(json_t *answer, double now, const struct config *config);
 };
 
@@ -222,11 +167,11 @@ static int run_report(const struct report *report, const struct config *config, 
     double now = 0;
     int code = EXIT_CODE_OK;
     (void)snprintf(name, sizeof name, "heirflow %s", report->command);
-    if (!open_session(config, name, &session, &error) ||
-        !ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error))
-        code = fail(report->command, &error);
+    if (!session_open(config, name, &session, &error) ||
+        !session_ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error))
+        code = session_fail(report->command, &error);
     else if (json_is_null(*ret_answer))
-        code = refuse_group(session, config, report->command);
+        code = session_refuse_group(session, config, report->command);
     else if (options->json)
         code = print_json(*ret_answer);
     else

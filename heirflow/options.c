@@ -12,6 +12,7 @@
 #include "health.h"
 #include "keeper.h"
 #include "migrate.h"
+#include "operate.h"
 #include "wrapper.h"
 
 static int run_wrapper(const struct config *config, const struct options *options)
@@ -44,6 +45,7 @@ static int run_keeper(const struct options *options)
 }
 
 #define EXIT_DATABASE "0 fine, 2 usage or configuration, 3 database"
+#define EXIT_OPERATE "0 done, or so already, 1 refused or not done in time, 2 usage or\nconfiguration, 3 database"
 #define EXIT_GROUP "0 fine, 1 no such group, 2 usage or configuration, 3 database"
 
 const struct command commands[] = {
@@ -86,8 +88,52 @@ const struct command commands[] = {
      .exit_codes = EXIT_GROUP,
      .example = "heirflow news --follow --json | jq .type",
      .run = follow_run},
+    {.name = "switchover",
+     .purpose = "Hand over to the next in line, or to --to; report the gap.",
+     .letters = "cgtTj",
+     .details = "The heir stops its scheduler gracefully while it renews its lease. Refused if\n"
+                "the target cannot lead; after --timeout the request still stands.",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow switchover --to scheduler-b",
+     .run = operate_switchover},
+    {.name = "pause",
+     .purpose = "Let nobody take over, e.g. while the database is maintained.",
+     .letters = "cg",
+     .details = "The scheduler runs on as long as its lease is renewed. If it stops meanwhile,\n"
+                "only the same node starts it again.",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow pause --group airflow-scheduler",
+     .run = operate_pause},
+    {.name = "resume",
+     .purpose = "End a pause.",
+     .letters = "cg",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow resume --group airflow-scheduler",
+     .run = operate_resume},
+    {.name = "retire",
+     .purpose = "Take a node out of the line; as the heir it hands over first.",
+     .letters = "cgnT",
+     .details = "It stays retired, restarts included, until heirflow enlist.",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow retire --node scheduler-b",
+     .run = operate_retire},
+    {.name = "enlist",
+     .purpose = "Put a retired node at the end of the line.",
+     .letters = "cgn",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow enlist --node scheduler-b",
+     .run = operate_enlist},
+    {.name = "lease",
+     .purpose = "Change the group's lease from the next accession on.",
+     .letters = "cg",
+     .takes_lease = true,
+     .details = "Until then everybody waits the longer of both. Members whose own timings do\n"
+                "not fit the new lease say so and cannot lead. At least 200 ms.",
+     .exit_codes = EXIT_OPERATE,
+     .example = "heirflow lease 3000 --group airflow-scheduler",
+     .run = operate_lease},
     {.name = "check",
-     .purpose = "Check configuration, database, broker and command; OK or the remedy.",
+     .purpose = "Check configuration, database, broker, command; OK or the remedy.",
      .letters = "cgn",
      .takes_command = true,
      .exit_codes = "0 all OK, 1 something is BAD, 2 usage or configuration",
@@ -141,6 +187,8 @@ static const struct option_spec {
     {'l', "limit", "N", "at most so many; default: 20"},
     {'f', "follow", NULL, "go on as events happen"},
     {'F', "from", "SEQUENCE", "begin after that sequence number"},
+    {'t', "to", "NODE", "who is to be the heir; default: the next in line"},
+    {'T', "timeout", "SECONDS", "wait at most so long for the outcome; default: 60"},
     {'h', "help", NULL, "print this"},
 };
 enum { SPEC_COUNT = sizeof specs / sizeof *specs };
@@ -161,14 +209,14 @@ static bool takes(const struct command *command, char letter)
 
 /* ---- parsing */
 
-static bool take_number(const char *option, const char *text, int64_t least, int64_t *ret_number, struct error *error)
+static bool take_number(const char *what, const char *text, int64_t least, int64_t *ret_number, struct error *error)
 {
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
     if (!*text || *end || errno || number < least || number > 1000000000000)
-        return error_set(error, EXIT_CODE_USAGE, "--%s takes a whole number from %lld, not \"%.40s\"", option,
-                         (long long)least, text);
+        return error_set(error, EXIT_CODE_USAGE, "%s takes a whole number from %lld, not \"%.40s\"", what, (long long)least,
+                         text);
     *ret_number = number;
     return true;
 }
@@ -191,10 +239,15 @@ static bool take_option(struct options *options, int letter, struct error *error
         return options->follow = true;
     case 'h':
         return options->help = true;
+    case 't':
+        options->to = optarg;
+        return true;
+    case 'T':
+        return take_number("--timeout", optarg, 0, &options->timeout_s, error);
     case 'l':
-        return take_number("limit", optarg, 1, &options->limit, error);
+        return take_number("--limit", optarg, 1, &options->limit, error);
     default: /* 'F', the last of the table */
-        return take_number("from", optarg, 0, &options->from, error);
+        return take_number("--from", optarg, 0, &options->from, error);
     }
 }
 
@@ -222,6 +275,11 @@ static bool parse_options(int argc, char **argv, struct options *options, struct
     return true;
 }
 
+static bool take_lease(const char *text, struct options *options, struct error *error)
+{
+    return take_number("lease", text, 200, &options->lease_ms, error);
+}
+
 /* What is left after the options: nothing, `-- COMMAND...`, or the topic of help. */
 static bool parse_rest(int argc, char **argv, struct options *options, struct error *error)
 {
@@ -237,6 +295,12 @@ static bool parse_rest(int argc, char **argv, struct options *options, struct er
         options->topic = argv[optind];
         return true;
     }
+    if (command->takes_lease && !options->lease_ms) {
+        if (optind + 1 == argc)
+            return take_lease(argv[optind], options, error);
+        if (optind == argc)
+            return error_set(error, EXIT_CODE_USAGE, "which lease? See heirflow %s --help", command->name);
+    }
     if (optind < argc)
         return error_set(error, EXIT_CODE_USAGE, "unexpected argument \"%.60s\"; %s heirflow %s --help", argv[optind],
                          command->takes_command ? "the scheduler's command goes after --; see" : "see", command->name);
@@ -245,7 +309,7 @@ static bool parse_rest(int argc, char **argv, struct options *options, struct er
 
 bool options_parse(int argc, char **argv, struct options *ret_options, struct error *error)
 {
-    *ret_options = (struct options){.limit = -1, .from = -1};
+    *ret_options = (struct options){.limit = -1, .from = -1, .timeout_s = -1};
     const char *name = argc > 1 ? argv[1] : NULL;
     if (!name)
         return error_set(error, EXIT_CODE_USAGE, "no command given; see heirflow --help");
@@ -259,8 +323,14 @@ bool options_parse(int argc, char **argv, struct options *ret_options, struct er
                          *name == '-' ? "option" : "command", name);
     if (ret_options->command->hidden) /* started by us; its arguments, if any, are its own */
         return true;
-    return parse_options(argc - 1, argv + 1, ret_options, error) &&
-           (ret_options->help || parse_rest(argc - 1, argv + 1, ret_options, error));
+    int skipped = 1;
+    if (ret_options->command->takes_lease && argc > 2 && *argv[2] != '-') {
+        if (!take_lease(argv[2], ret_options, error))
+            return false;
+        skipped = 2;
+    }
+    return parse_options(argc - skipped, argv + skipped, ret_options, error) &&
+           (ret_options->help || parse_rest(argc - skipped, argv + skipped, ret_options, error));
 }
 
 /* ---- help */
@@ -272,7 +342,7 @@ static void print_program_help(FILE *stream)
           stream);
     for (const struct command *command = commands; command->name; command++) {
         if (!command->hidden)
-            fprintf(stream, "  %-8s %s\n", command->name, command->purpose);
+            fprintf(stream, "  %-10s %s\n", command->name, command->purpose);
     }
     fputs("\nheirflow COMMAND --help says more; docs/configuration.md has every key.\n"
           "Exit codes: 0 fine, 1 a negative answer, 2 usage or configuration,\n"
@@ -294,9 +364,9 @@ void options_print_help(const struct command *command, FILE *stream)
         print_program_help(stream);
         return;
     }
-    fprintf(stream, "%s\n\nusage: heirflow %s%s%s%s\n\n", command->purpose, command->name,
-            *command->letters ? " [OPTION...]" : "", command->takes_command ? " [-- COMMAND [ARG...]]" : "",
-            command->run_bare == commands_help ? " [COMMAND]" : "");
+    fprintf(stream, "%s\n\nusage: heirflow %s%s%s%s%s\n\n", command->purpose, command->name,
+            command->takes_lease ? " MS" : "", *command->letters ? " [OPTION...]" : "",
+            command->takes_command ? " [-- COMMAND [ARG...]]" : "", command->run_bare == commands_help ? " [COMMAND]" : "");
     for (int i = 0; i < SPEC_COUNT; i++) {
         if (takes(command, specs[i].letter))
             print_option(&specs[i], stream);

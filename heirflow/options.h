@@ -18,6 +18,7 @@ struct command {
     const char *exit_codes;
     const char *example;
     bool takes_command; /* `-- COMMAND [ARG...]` */
+    bool takes_lease;   /* `MS` */
     bool hidden;
     /* Exactly one of the two. Return the exit code. */
     int (*run)(const struct config *config, const struct options *options);
@@ -30,6 +31,9 @@ struct options {
     bool help, json, follow;
     int64_t limit;     /* -1: not given */
     int64_t from;      /* -1: not given */
+    int64_t timeout_s; /* -1: not given */
+    int64_t lease_ms;  /* of `heirflow lease MS` */
+    const char *to;    /* node, or NULL */
     const char *topic; /* of `heirflow help TOPIC`, or NULL */
 };
 

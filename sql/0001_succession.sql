@@ -26,7 +26,8 @@ create table throne (
     named_member_id bigint,                              -- successor named by an abdication
     named_at        timestamptz,
     request         text check (request in ('switchover', 'retire')),
-    request_target  text                                 -- node a switchover should go to, null for the eldest
+    request_target  text,                                -- node a switchover should go to, null for the eldest
+    requested_by    jsonb                                -- who asked, for the news
 ) with (fillfactor = 50);
 comment on table throne is 'one row per group: who may run its scheduler';
 
@@ -150,6 +151,16 @@ language sql stable as $$
 $$;
 comment on function may_lead(roster, throne, timestamptz) is 'live, eligible, not retired and not already the holder';
 
+create function why_not(r roster, t throne, at timestamptz) returns text
+language sql stable as $$
+    select case
+        when is_retired(r.group_name, r.node) then 'retired'
+        when not is_live(r, t, at) then 'not seen for a lease'
+        when not r.eligible then coalesce(r.self->>'reason', 'not eligible')
+        end
+$$;
+comment on function why_not(roster, throne, timestamptz) is 'what keeps a standby from leading; null for nothing but its place in the line';
+
 create function named_successor(t throne, at timestamptz) returns bigint
 language sql stable as $$
     select r.member_id from roster r
@@ -179,6 +190,12 @@ end $$;
 comment on function tell(text, text, text, text, bigint, text, jsonb, uuid) is
     'writes one event in the transaction of the change it tells; locks the group''s news counter. Once per id.';
 
+create function asker() returns jsonb
+language sql stable as $$
+    select jsonb_build_object('asked_by', session_user, 'asked_from', host(inet_client_addr()))
+$$;
+comment on function asker() is 'who calls: database user and, unless it is on the server''s own host, client address';
+
 create function wake(p_group text, p_member bigint) returns void
 language sql volatile as $$
     select pg_notify('heirflow_wake', json_build_object('group', p_group, 'member_id', p_member)::text)
@@ -207,11 +224,12 @@ begin
     update roster set eligible = false, seen_at = v_now, self = self - 'scheduler'
      where group_name = p_group and member_id = t.member_id and incarnation = t.incarnation;
     update throne
-       set member_id = null, incarnation = null, request = null, request_target = null,
+       set member_id = null, incarnation = null, request = null, request_target = null, requested_by = null,
            named_member_id = v_successor.member_id, named_at = v_now
      where group_name = p_group;
     perform tell(p_group, 'abdicated', coalesce(v_heir, p_node), p_node, t.term, p_reason,
-                 jsonb_build_object('successor', v_successor.node));
+                 jsonb_build_object('successor', v_successor.node)
+                 || case when p_reason in ('switchover', 'retired') then coalesce(t.requested_by, '{}') else '{}' end);
     perform wake(p_group, v_successor.member_id);
     return v_successor.node;
 end $$;
@@ -438,7 +456,7 @@ begin
            lease_ms = coalesce(next_lease_ms, lease_ms), next_lease_ms = null, longest_lease_ms = null,
            identity = v_identity,
            renewed_at = v_now, last_seat = p_seat, named_member_id = null, named_at = null,
-           request = null, request_target = null
+           request = null, request_target = null, requested_by = null
      where group_name = p_group;
     insert into terms (group_name, term, member_id, node, began_at) values (p_group, v_term, p_member, me.node, v_now);
     v_fence := pass_gate(p_group, me.self->>'fence_role');
@@ -565,7 +583,7 @@ begin
     with line as (
         select r.*, r.member_id is not distinct from t.member_id and r.incarnation = t.incarnation as is_heir,
                is_retired(p_group, r.node) as is_retired, is_live(r, t, v_now) as is_live,
-               may_lead(r, t, v_now) as may_lead
+               why_not(r, t, v_now) as why_not, may_lead(r, t, v_now) as may_lead
           from roster r where r.group_name = p_group and r.present
     ), ranked as (
         select l.*, row_number() over (order by is_heir desc, is_retired, is_live desc, member_id) as rank,
@@ -577,9 +595,7 @@ begin
         'role', case when m.is_heir then 'heir' when m.is_retired then 'retired' else 'standby' end,
         'reason', case
             when m.is_heir then null
-            when m.is_retired then 'retired'
-            when not m.is_live then 'not seen for a lease'
-            when not m.eligible then coalesce(m.self->>'reason', 'not eligible')
+            when m.why_not is not null then m.why_not
             when t.paused then 'paused'
             when m.elders = 0 then 'next in line'
             else m.elders || ' older in line' end,
@@ -618,23 +634,34 @@ language plpgsql volatile security definer set search_path from current as $$
 declare
     t throne;
     v_now timestamptz;
+    v_heir text;
+    v_why text;
 begin
     perform commit_durably();
     select * into t from throne where group_name = p_group for update;
     v_now := clock_timestamp();
+    select node into v_heir from roster r
+     where r.group_name = p_group and r.member_id = t.member_id and r.incarnation = t.incarnation;
     if t.group_name is null then
         return jsonb_build_object('accepted', false, 'refused', 'there is no such group');
+    elsif p_target = v_heir then
+        return jsonb_build_object('accepted', false, 'refused', v_heir || ' is the heir already', 'already', true);
     elsif t.member_id is null then
         return jsonb_build_object('accepted', false, 'refused', 'the group has no heir');
     elsif t.paused then
         return jsonb_build_object('accepted', false, 'refused', 'the group is paused');
     elsif not exists (select from roster r where r.group_name = p_group and may_lead(r, t, v_now)
                          and r.node = coalesce(p_target, r.node)) then
-        return jsonb_build_object('accepted', false, 'refused', 'no such standby can lead');
+        select why_not(r, t, v_now) into v_why from roster r
+         where r.group_name = p_group and r.present and r.node = p_target order by r.member_id limit 1;
+        return jsonb_build_object('accepted', false, 'refused', case
+            when p_target is null then 'no standby can lead'
+            when v_why is null then 'there is no standby ' || p_target
+            else p_target || ' cannot lead: ' || v_why end);
     end if;
-    update throne set request = 'switchover', request_target = p_target where group_name = p_group;
+    update throne set request = 'switchover', request_target = p_target, requested_by = asker() where group_name = p_group;
     perform wake(p_group, t.member_id);
-    return jsonb_build_object('accepted', true, 'term', t.term);
+    return jsonb_build_object('accepted', true, 'term', t.term, 'heir', v_heir);
 end $$;
 comment on function request_switchover(text, text) is 'asks the heir to hand over to a node, or to the eldest standby. Locks the throne.';
 
@@ -655,7 +682,7 @@ begin
                                                        and r.member_id = t.member_id and r.incarnation = t.incarnation))
                           then 'retire' end
      where group_name = p_group;
-    perform tell(p_group, case when p_paused then 'paused' else 'resumed' end, '', session_user, t.term, null);
+    perform tell(p_group, case when p_paused then 'paused' else 'resumed' end, '', session_user, t.term, null, asker());
     return true;
 end $$;
 comment on function set_paused(text, boolean) is 'while paused nobody takes over. Locks the throne. False if nothing changed.';
@@ -685,7 +712,7 @@ begin
     end if;
     get diagnostics v_changed = row_count;
     if p_retired and v_heir then
-        update throne set request = 'retire', request_target = null where group_name = p_group;
+        update throne set request = 'retire', request_target = null, requested_by = asker() where group_name = p_group;
         perform wake(p_group, t.member_id);
     elsif v_heir then
         update throne set request = null where group_name = p_group and request = 'retire';
@@ -696,23 +723,31 @@ begin
         end loop;
     end if;
     if v_changed > 0 then
-        perform tell(p_group, case when p_retired then 'retired' else 'enlisted' end, p_node, session_user, t.term, null);
+        perform tell(p_group, case when p_retired then 'retired' else 'enlisted' end, p_node, session_user, t.term, null, asker());
     end if;
-    return jsonb_build_object('accepted', true, 'changed', v_changed > 0);
+    return jsonb_build_object('accepted', true, 'changed', v_changed > 0, 'term', t.term, 'heir', v_heir);
 end $$;
 comment on function set_retired(text, text, boolean) is
     'takes a node out of the line or puts it at its end; an heir is asked to hand over first. Locks the throne.';
 
 create function set_lease(p_group text, p_lease_ms integer) returns boolean
 language plpgsql volatile security definer set search_path from current as $$
+declare
+    t throne;
 begin
     perform commit_durably();
+    select * into t from throne where group_name = p_group for update;
+    if t.group_name is null or coalesce(t.next_lease_ms, t.lease_ms) = p_lease_ms then
+        return false;
+    end if;
     update throne
        set next_lease_ms = p_lease_ms, longest_lease_ms = greatest(longest_lease_ms, p_lease_ms)
      where group_name = p_group;
-    return found;
+    perform tell(p_group, 'lease-changed', '', session_user, t.term, 'from the next accession on',
+                 asker() || jsonb_build_object('lease_ms', p_lease_ms));
+    return true;
 end $$;
-comment on function set_lease(text, integer) is 'the lease from the next accession on. Locks the throne.';
+comment on function set_lease(text, integer) is 'the lease from the next accession on. Locks the throne. False if nothing changed.';
 
 -- ------------------------------------------------------------------------------------------------ rights
 

@@ -347,7 +347,8 @@ bool database_retire(struct database *self, int seat, bool retired)
 
 bool database_set_lease(struct database *self, int64_t lease_ms)
 {
-    if (!self->throne.exists)
+    const struct database_throne *throne = &self->throne;
+    if (!throne->exists || (throne->next_lease_ms ? throne->next_lease_ms : throne->lease_ms) == lease_ms)
         return false;
     self->throne.next_lease_ms = lease_ms;
     if (lease_ms > self->throne.longest_lease_ms)

@@ -169,8 +169,8 @@ def test_leaving(line, events):
 
 def test_retired_is_of_the_node_and_survives(line, member, events):
     ada, bob, cleo = line
-    assert ada.call("set_retired", "g", "bob", True) == {"accepted": True, "changed": True}
-    assert ada.call("set_retired", "g", "bob", True) == {"accepted": True, "changed": False}
+    assert ada.call("set_retired", "g", "bob", True) == {"accepted": True, "changed": True, "term": ada.view["term"], "heir": False}
+    assert not ada.call("set_retired", "g", "bob", True)["changed"]
     assert bob.beat()["retired"] and cleo.beat()["eldest"]
     bob.register()
     assert bob.view["retired"]
@@ -184,7 +184,7 @@ def test_retired_is_of_the_node_and_survives(line, member, events):
 def test_enlisted_joins_at_the_end(line, events):
     ada, bob, cleo = line
     ada.call("set_retired", "g", "bob", True)
-    assert ada.call("set_retired", "g", "bob", False) == {"accepted": True, "changed": True}
+    assert ada.call("set_retired", "g", "bob", False)["changed"]
     assert not bob.beat()["known"]
     bob.register()
     assert not bob.view["retired"] and not bob.view["eldest"] and cleo.beat()["eldest"]

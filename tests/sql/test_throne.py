@@ -200,10 +200,34 @@ def test_one_that_gave_its_term_back_holds_nobody_back(line):
 
 def test_a_switchover_to_nobody_is_refused(line):
     ada, bob, cleo = line
-    for target in ("ada", "nobody"):
-        assert ada.call("request_switchover", "g", target) == {"accepted": False, "refused": "no such standby can lead"}
-    bob.beat(eligible=False), cleo.beat(eligible=False)
-    assert not ada.call("request_switchover", "g", None)["accepted"]
+    def refusal(target):
+        reply = ada.call("request_switchover", "g", target)
+        assert not reply["accepted"]
+        return reply["refused"]
+    assert ada.call("request_switchover", "g", "ada") == {"accepted": False, "already": True, "refused": "ada is the heir already"}
+    assert refusal("nobody") == "there is no standby nobody"
+    bob.beat(eligible=False, reason="cooling off")
+    assert refusal("bob") == "bob cannot lead: cooling off"
+    ada.call("set_retired", "g", "cleo", True)
+    assert refusal("cleo") == "cleo cannot lead: retired"
+    assert refusal(None) == "no standby can lead"
+
+
+def test_who_asked_is_in_the_news(line, database):
+    ada, bob, cleo = line
+    ada.call("request_switchover", "g", "cleo"), ada.abdicate(reason="switchover")
+    ada.call("set_paused", "g", True), ada.call("set_paused", "g", False)
+    ada.call("set_retired", "g", "bob", True), ada.call("set_retired", "g", "bob", False), ada.call("set_lease", "g", 9000)
+    told = dict(database.query("select event, data from news"))
+    for event in ("abdicated", "paused", "resumed", "retired", "enlisted", "lease-changed"):
+        assert told[event]["asked_by"] == "postgres" and told[event]["asked_from"] == "127.0.0.1", event
+    assert told["lease-changed"]["lease_ms"] == 9000 and told["abdicated"]["successor"] == "cleo"
+
+
+def test_an_abdication_that_nobody_asked_for_names_nobody(line, database):
+    ada, bob, cleo = line
+    ada.call("request_switchover", "g", "cleo"), ada.abdicate(reason="wrapper died")
+    assert "asked_by" not in database.value("select data from news where event = 'abdicated'")
 
 
 def test_abdication_is_idempotent_and_a_late_one_harmless(line, events):
