@@ -138,7 +138,10 @@ static json_t *describe_self(const struct wrapper *self)
                                (json_int_t)self->config->lease_ms, "heartbeat_ms",
                                (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms), "highest_term",
                                (json_int_t)succession->highest_term);
-    if (why)
+    int64_t cooling_s = (succession->cooling_until_ms - clock_now_ms() + 999) / 1000;
+    if (why && strcmp(why, "cooling off") == 0)
+        (void)json_object_set_new(object, "reason", json_sprintf("%s %lld s", why, (long long)cooling_s));
+    else if (why)
         (void)json_object_set_new(object, "reason", json_string(why));
     if (self->config->fence_role)
         (void)json_object_set_new(object, "fence_role", json_string(self->config->fence_role));

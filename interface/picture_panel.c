@@ -73,18 +73,18 @@ static int draw_text(const struct canvas *canvas, int y, int x, int width, int f
     return row;
 }
 
-static void draw_page(const struct canvas *canvas, int y, int x, int width, int height)
+static void draw_page(const struct canvas *canvas, int y, int x, int width, int first, int height)
 {
     const struct desk *desk = canvas->desk;
     const struct page *page = page_of(desk);
-    int row = -desk->top;
+    int row = -first;
     if (page->count == 0)
         (void)canvas_put(canvas, y, x, width, LAYOUT_DIM, desk->panel == DESK_OUTPUT ? "none yet" : "nothing");
     for (int i = 0; i < page->count && row < height; i++) {
         const struct page_line *line = &page->lines[i];
         enum layout_role role = line->heading ? LAYOUT_TITLE : line->faint ? LAYOUT_DIM : LAYOUT_PLAIN;
-        int first = row < 0 ? -row : 0, at = row < 0 ? 0 : row;
-        int rows = draw_text(canvas, y + at, x, width, first, height - at, role, line->text);
+        int hidden = row < 0 ? -row : 0, at = row < 0 ? 0 : row;
+        int rows = draw_text(canvas, y + at, x, width, hidden, height - at, role, line->text);
         if (desk->panel == DESK_GROUPS && desk->group_count && i == desk->group_at && row >= 0)
             canvas_reverse(canvas, y + row, x - 1, width + 2);
         row += rows;
@@ -107,12 +107,12 @@ static void draw_input(const struct canvas *canvas, int y, int x, int width)
     canvas_reverse(canvas, y, end, 1);
 }
 
-static void draw_hint(const struct canvas *canvas, int y, int x, int width, int page, int rows)
+static void draw_hint(const struct canvas *canvas, int y, int x, int width, int first, int page, int rows)
 {
     const struct desk *desk = canvas->desk;
     char text[WORDS_TEXT] = "";
     if (rows > page && page > 0)
-        words_print(text, sizeof text, " %d-%d of %d  Esc back ", desk->top + 1, desk->top + page, rows);
+        words_print(text, sizeof text, " %d-%d of %d  Esc back ", first + 1, first + page, rows);
     else if (desk->panel == DESK_GROUPS)
         words_print(text, sizeof text, " Enter show  Esc back ");
     else if (is_page(desk->panel))
@@ -132,12 +132,13 @@ void picture_panel(const struct canvas *canvas)
         return;
     picture_panel_sizes(canvas, &page, &rows);
     int width = inner + 4, height = page + 2, x = (screen - width) / 2, y = (canvas->frame->height - height) / 2;
+    int first = desk->top < rows - page ? desk->top : rows - page; /* the text or the screen may have shrunk */
     canvas_box(canvas, y, x, height, width, desk->title);
     if (desk->panel == DESK_CONFIRM)
         draw_question(canvas, y + 1, x + 2, inner, page);
     else if (is_page(desk->panel))
-        draw_page(canvas, y + 1, x + 2, inner, page);
+        draw_page(canvas, y + 1, x + 2, inner, first, page);
     else
         draw_input(canvas, y + 1, x + 2, inner);
-    draw_hint(canvas, y + height - 1, x, width, page, rows);
+    draw_hint(canvas, y + height - 1, x, width, first, page, rows);
 }

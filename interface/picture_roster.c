@@ -15,7 +15,7 @@ static const struct {
     [RANK] = {"#", 2, 0, true},
     [NODE] = {"NODE", 8, 0, false},
     [ROLE] = {"ROLE", 7, 0, false},
-    [LINE] = {"IN LINE", 7, 70, true},
+    [LINE] = {"SENIOR", 6, 70, true},
     [BEAT] = {"BEAT", 5, 0, true},
     [BAR] = {"OF LEASE", 8, 96, false},
     [ADDRESS] = {"ADDRESS", 15, 116, false},
@@ -25,6 +25,8 @@ static const struct {
 
 /* The scheduler's column, split where there is room. */
 enum { STATE = 9, PID = 7, UP = 6, RESTARTS = 8, SPLIT = STATE + 1 + PID + 1 + UP + 1 + RESTARTS };
+
+enum { SHORT_BAR = 4, SHORT_BAR_FROM = 70 }; /* where the whole one has no room, if the names leave some */
 
 struct columns {
     int x[COLUMNS], width[COLUMNS]; /* width 0: left out */
@@ -56,6 +58,10 @@ static struct columns plan_columns(const struct canvas *canvas, int first, int l
             fixed += columns.width[i] + (i == RANK ? 0 : gap);
     }
     int room = screen - fixed - gap, longest = longest_node(canvas, first, lines);
+    if (!columns.width[BAR] && screen >= SHORT_BAR_FROM && room - longest >= SHORT_BAR + gap) {
+        columns.width[BAR] = SHORT_BAR;
+        room -= SHORT_BAR + gap;
+    }
     columns.width[NODE] = longest < room ? longest : room > 6 ? room : 6;
     columns.x[RANK] = 2;
     for (int i = 1; i < COLUMNS; i++)
@@ -191,7 +197,8 @@ static void draw_member(const struct canvas *canvas, int y, const struct columns
 static void draw_roster_titles(const struct canvas *canvas, int y, const struct columns *columns)
 {
     for (int i = 0; i < SCHEDULER; i++)
-        put_column(canvas, y, columns, (enum column)i, LAYOUT_DIM, specs[i].title);
+        put_column(canvas, y, columns, (enum column)i, LAYOUT_DIM,
+                   columns->width[i] < specs[i].width && i == BAR ? "LIVE" : specs[i].title);
     if (columns->split)
         draw_split_scheduler(canvas, y, columns->x[SCHEDULER], specs[SCHEDULER].title, "PID", "UP", "RESTARTS", LAYOUT_DIM);
     else

@@ -249,6 +249,22 @@ static void draws_beginnings(void **state)
     model_finish(&model);
 }
 
+static void draws_a_short_bar_where_names_leave_room(void **state)
+{
+    struct model model;
+    make_usual(&model);
+    struct model_snapshot snapshot;
+    (void)begin_roster(&snapshot, 3);
+    add_member(&snapshot, "ada", MODEL_HEIR, "", 100, HOUR);
+    add_member(&snapshot, "bert", MODEL_STANDBY, "next in line", 4100, HOUR);
+    add_member(&snapshot, "cleo", MODEL_STANDBY, "cooling off 12 s", 9100, HOUR);
+    model_text(snapshot.heir, sizeof snapshot.heir, "ada");
+    model_take_snapshot(&model, &snapshot, now_ms, now_ms);
+    struct layout_view view = view_of(80, 24);
+    compare("short_names_80x24", &model, &view);
+    model_finish(&model);
+}
+
 static void draws_crowds(void **state)
 {
     struct model model;
@@ -367,6 +383,8 @@ static void draws_panels(void **state)
     press_all(&model, &view, "?");
     press(&model, &view, KEYS_CODE_END);
     compare("help_end_40x10", &model, &view);
+    desk.top = 1000; /* the text has shrunk since */
+    compare("help_end_40x10", &model, &view);
     model_finish(&model);
 }
 
@@ -456,6 +474,7 @@ int main(void)
         cmocka_unit_test_setup(draws_the_usual, begin),
         cmocka_unit_test_setup(draws_faults, begin),
         cmocka_unit_test_setup(draws_beginnings, begin),
+        cmocka_unit_test_setup(draws_a_short_bar_where_names_leave_room, begin),
         cmocka_unit_test_setup(draws_crowds, begin),
         cmocka_unit_test_setup(scrolls, begin),
         cmocka_unit_test_setup(scrolls_what_the_filter_lets_through, begin),
