@@ -10,7 +10,36 @@
 
 #include "cleanup.h"
 
+enum { MOST_DIGITS = 18 };
+
 static const double MOST = 4e15; /* keeps sums of two numbers and products with 1,000 far from overflow */
+
+/* jsonb keeps numbers of any size, the reader of JSON does not: those that say nothing become 0. */
+static void tame_numbers(char *text)
+{
+    bool quoted = false;
+    for (char *at = text; *at; at++) {
+        size_t digits = quoted ? 0 : strspn(at, "0123456789");
+        if (*at == '\\' && quoted && at[1])
+            at++;
+        else if (*at == '"')
+            quoted = !quoted;
+        if (digits > MOST_DIGITS)
+            memset(at, ' ', digits - 1);
+        if (digits > MOST_DIGITS)
+            at[digits - 1] = '0';
+        at += digits ? digits - 1 : 0;
+    }
+}
+
+json_t *decode_json(const char *text)
+{
+    json_t *json = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    cleanup_free char *tamed = json ? NULL : strdup(text);
+    if (tamed)
+        tame_numbers(tamed);
+    return tamed ? json_loads(tamed, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL) : json;
+}
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -89,7 +118,7 @@ bool decode_status(const char *text, struct model_snapshot *ret_snapshot)
     *ret_snapshot = (struct model_snapshot){.exists = text};
     if (!text)
         return true;
-    cleanup_json json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    cleanup_json json_t *json = decode_json(text);
     const json_t *members = json_object_get(json, "members");
     if (!json_is_array(members))
         return false;

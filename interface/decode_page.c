@@ -124,7 +124,7 @@ static void add_events(struct page *page, const json_t *events, const char *grou
 
 void decode_details(const char *text, const char *group, struct page *ret_page)
 {
-    cleanup_json json_t *details = json_loads(text, JSON_DECODE_ANY, NULL);
+    cleanup_json json_t *details = decode_json(text);
     page_clear(ret_page);
     if (!json_is_object(details)) {
         (void)page_add(ret_page, "it is not in the roster any more");
@@ -151,7 +151,7 @@ static void add_group(struct desk *desk, const json_t *group, const char *curren
 
 void decode_groups(const char *text, const char *current, struct desk *desk)
 {
-    cleanup_json json_t *groups = json_loads(text, JSON_DECODE_ANY, NULL);
+    cleanup_json json_t *groups = decode_json(text);
     size_t index = 0;
     json_t *group = NULL;
     page_clear(&desk->page);

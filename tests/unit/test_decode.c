@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,6 +114,27 @@ static void reads_a_roster(void **state)
     free(snapshot.members);
 }
 
+static void one_members_numbers_hide_nobody(void **state)
+{
+    static char text[4096];
+    struct model_snapshot snapshot;
+    char digits[600];
+    memset(digits, '9', sizeof digits - 1);
+    digits[sizeof digits - 1] = '\0';
+    (void)snprintf(
+        text, sizeof text,
+        "{\"term\": 12, \"members\": [{\"node\": \"a\\\"%.30s\", \"member_id\": 1, \"scheduler\": {\"pid\": %s}}, "
+        "{\"node\": \"bob\", \"member_id\": 2, \"seen_ms_ago\": 5}]}",
+        digits, digits);
+    assert_true(decode_status(text, &snapshot));
+    assert_int_equal(snapshot.member_count, 2);
+    assert_int_equal(snapshot.term, 12);
+    assert_int_equal(snapshot.members[0].scheduler.pid, 0);
+    assert_memory_equal(snapshot.members[0].node, "a\"99999", 7);
+    assert_int_equal(snapshot.members[1].seen_ms_ago, 5);
+    free(snapshot.members);
+}
+
 static void knows_an_unknown_group_and_nonsense(void **state)
 {
     struct model_snapshot snapshot;
@@ -128,9 +150,13 @@ static void knows_an_unknown_group_and_nonsense(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_an_event),  cmocka_unit_test(tells_other_groups_from_garbage),
-        cmocka_unit_test(refuses_garbage), cmocka_unit_test(cleans_what_it_reads),
-        cmocka_unit_test(reads_a_roster),  cmocka_unit_test(knows_an_unknown_group_and_nonsense),
+        cmocka_unit_test(reads_an_event),
+        cmocka_unit_test(tells_other_groups_from_garbage),
+        cmocka_unit_test(refuses_garbage),
+        cmocka_unit_test(cleans_what_it_reads),
+        cmocka_unit_test(one_members_numbers_hide_nobody),
+        cmocka_unit_test(reads_a_roster),
+        cmocka_unit_test(knows_an_unknown_group_and_nonsense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
