@@ -168,10 +168,9 @@ static int run_report(const struct report *report, const struct config *config, 
     int code = EXIT_CODE_OK;
     (void)snprintf(name, sizeof name, "heirflow %s", report->command);
     if (!session_open(config, name, &session, &error) ||
-        !session_ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error))
+        !session_ask(session, report->sql, more ? 2 : 1, (const char *[]){config->group, more}, ret_answer, &now, &error) ||
+        (json_is_null(*ret_answer) && !session_refuse_group(session, config, &error)))
         code = session_fail(report->command, &error);
-    else if (json_is_null(*ret_answer))
-        code = session_refuse_group(session, config, report->command);
     else if (options->json)
         code = print_json(*ret_answer);
     else

@@ -13,14 +13,11 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "event.h"
-#include "migrate.h"
-#include "postgres.h"
 #include "sequence.h"
+#include "session.h"
 #include "subscription.h"
 
 enum {
-    CALL_MS = 10000,
-    OPEN_MS = 15000,
     ATTEMPT_MS = 5000,
     TICK_MS = 500,
     POLL_MS = 2000,         /* notifications are a hint: look this often without */
@@ -128,41 +125,16 @@ static void pass_on_rows(struct follow *self, const PGresult *rows)
 
 /* ---- what is there ---- */
 
-static bool open_session(const struct config *config, struct postgres_session **ret_session, struct error *error)
-{
-    struct postgres_settings settings = {
-        .conninfo = config->postgres, .application_name = NAME, .schema = config->schema, .attempt_ms = ATTEMPT_MS};
-    struct postgres_session *session = NULL;
-    if (!postgres_session_open(&settings, OPEN_MS, &session, error))
-        return false;
-    if (!migrate_check_version(session, config->schema, error)) {
-        postgres_session_close(session);
-        return false;
-    }
-    *ret_session = session;
-    return true;
-}
-
-/* "there is no group ..., there are: ..." */
-static bool refuse_group(struct postgres_session *session, const struct config *config, struct error *error)
-{
-    cleanup_result PGresult *names = NULL;
-    return postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
-                                 CALL_MS, &names, error) &&
-           error_set(error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
-                     config->group, PQgetvalue(names, 0, 0));
-}
-
 /* Where to begin. */
 static bool begin(struct follow *self, struct postgres_session *session, struct error *error)
 {
     cleanup_result PGresult *result = NULL;
     const struct options *options = self->options;
-    if (!postgres_session_call(session, "select news_last($1)", 1, (const char *[]){self->config->group}, CALL_MS, &result,
-                               error))
+    if (!postgres_session_call(session, "select news_last($1)", 1, (const char *[]){self->config->group}, SESSION_CALL_MS,
+                               &result, error))
         return false;
     if (PQgetisnull(result, 0, 0))
-        return refuse_group(session, self->config, error);
+        return session_refuse_group(session, self->config, error);
     int64_t last = strtoll(PQgetvalue(result, 0, 0), NULL, 10), limit = options->limit < 0 ? DEFAULT_LIMIT : options->limit;
     int64_t after = options->from >= 0 ? options->from : last > limit ? last - limit : 0;
     if (after > last) {
@@ -196,8 +168,8 @@ static bool read_what_is_there(struct follow *self, struct postgres_session *ses
     while (rows == PAGE && self->left != 0 && !interrupted && !reader_gone(self)) {
         cleanup_result PGresult *result = NULL;
         struct page page = page_after(self->sequence.after, PAGE);
-        if (!postgres_session_call(session, READ, 3, (const char *[]){self->config->group, page.after, page.limit}, CALL_MS,
-                                   &result, error))
+        if (!postgres_session_call(session, READ, 3, (const char *[]){self->config->group, page.after, page.limit},
+                                   SESSION_CALL_MS, &result, error))
             return false;
         rows = PQntuples(result);
         pass_on_rows(self, result);
@@ -284,12 +256,13 @@ static void ask(struct follow *self)
         postgres_query(self->postgres,
                        "select coalesce(news_last($1), 0), n.sequence, n.body->>'id' from (select) one"
                        " left join news_after($1, $2, $3) n on true order by n.sequence",
-                       3, (const char *[]){self->config->group, page.after, page.limit}, CALL_MS, on_comparison, self);
+                       3, (const char *[]){self->config->group, page.after, page.limit}, SESSION_CALL_MS, on_comparison,
+                       self);
     } else if (self->read) {
         struct page page = page_after(after, PAGE);
         self->read = false;
-        postgres_query(self->postgres, READ, 3, (const char *[]){self->config->group, page.after, page.limit}, CALL_MS,
-                       on_rows, self);
+        postgres_query(self->postgres, READ, 3, (const char *[]){self->config->group, page.after, page.limit},
+                       SESSION_CALL_MS, on_rows, self);
     }
 }
 
@@ -473,7 +446,7 @@ static int run(struct follow *self)
 {
     struct error error;
     struct postgres_session *session = NULL;
-    if (!open_session(self->config, &session, &error))
+    if (!session_open(self->config, NAME, &session, &error))
         return fail(&error);
     bool fine = begin(self, session, &error) && (!self->options->follow || init_loop(self, &error)) &&
                 read_what_is_there(self, session, &error);

@@ -151,11 +151,12 @@ static bool begin(struct operation *self, struct error *error)
         return false;
     if (!ask(self, "select to_json(news_last($1))", 1, (const char *const[]){self->config->group}, &last, error))
         return false;
-    self->since = json_is_integer(last) ? json_integer_value(last) : -1; /* -1: no such group */
+    if (json_is_null(last))
+        return session_refuse_group(self->session, self->config, error);
+    self->since = json_integer_value(last);
     return true;
 }
 
-/* Opens, checks that the group exists, calls `act` and closes. */
 static int operate(const struct config *config, const struct options *options, int (*act)(struct operation *self))
 {
     struct operation self = {.config = config, .options = options, .command = options->command->name};
@@ -163,8 +164,6 @@ static int operate(const struct config *config, const struct options *options, i
     int code;
     if (!begin(&self, &error))
         code = session_fail(self.command, &error);
-    else if (self.since < 0)
-        code = session_refuse_group(self.session, config, self.command);
     else
         code = act(&self);
     postgres_session_close(self.session);

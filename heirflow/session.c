@@ -47,14 +47,11 @@ bool session_ask(struct postgres_session *session, const char *sql, int count, c
     return *ret_json || error_set(error, EXIT_CODE_DATABASE, "the database sent unusable JSON: %s", fault.text);
 }
 
-int session_refuse_group(struct postgres_session *session, const struct config *config, const char *command)
+bool session_refuse_group(struct postgres_session *session, const struct config *config, struct error *error)
 {
-    struct error error;
     cleanup_result PGresult *names = NULL;
-    if (!postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
-                               SESSION_CALL_MS, &names, &error))
-        return session_fail(command, &error);
-    (void)error_set(&error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
-                    config->group, PQgetvalue(names, 0, 0));
-    return session_fail(command, &error);
+    return postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
+                                 SESSION_CALL_MS, &names, error) &&
+           error_set(error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
+                     config->group, PQgetvalue(names, 0, 0));
 }

@@ -20,5 +20,5 @@ bool session_ask(struct postgres_session *session, const char *sql, int count, c
 /* Prints "heirflow COMMAND: ..." to standard error; returns the exit code. */
 int session_fail(const char *command, const struct error *error);
 
-/* The same for a group that does not exist, with the names of those that do. */
-int session_refuse_group(struct postgres_session *session, const struct config *config, const char *command);
+/* Sets the error for a group that does not exist, with the names of those that do; returns false. */
+bool session_refuse_group(struct postgres_session *session, const struct config *config, struct error *error);

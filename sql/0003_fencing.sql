@@ -199,7 +199,7 @@ language plpgsql volatile security definer set search_path from current as $$
 declare
     t throne;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         raise exception 'heirflow: a % transaction cannot see a takeover', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state', hint = 'Use READ COMMITTED.';
     end if;
