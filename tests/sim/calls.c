@@ -9,7 +9,7 @@
 
 #include "database.h"
 
-static struct database database, saved;
+static struct database database, saved, marked;
 static uint64_t seed;
 
 /* Incarnations are numbers here; "" is a vacant throne's. */
@@ -91,6 +91,12 @@ static bool carry_out(const char *what, const int64_t *n)
         database.identity = n[0];
     else if (strcmp(what, "term") == 0)
         database.throne.term = n[0];
+    else if (strcmp(what, "ids") == 0)
+        database.last_member_id = n[0];
+    else if (strcmp(what, "mark") == 0)
+        marked = database;
+    else if (strcmp(what, "back") == 0)
+        database = marked;
     else if (strcmp(what, "save") == 0)
         saved = database;
     else if (strcmp(what, "restore") == 0)
