@@ -11,6 +11,7 @@
 
 #include "broker.h"
 #include "cleanup.h"
+#include "http.h"
 
 #define DEFAULT_PATH "/etc/heirflow/heirflow.json"
 #define DAY_MS 86400000
@@ -73,6 +74,16 @@ static bool is_output(const char *value)
 static bool is_user(const char *value)
 {
     return !*value || is_name(value);
+}
+
+static bool is_token(const char *value)
+{
+    size_t length = strlen(value);
+    for (const char *c = value; *c; c++) {
+        if (!isgraph((unsigned char)*c))
+            return false;
+    }
+    return length == 0 || length >= 16;
 }
 
 /* ---- the table of keys */
@@ -180,6 +191,14 @@ const struct config_key config_keys[] = {
                        "$XDG_RUNTIME_DIR/heirflow."),
     KEY("no_heir", CONFIG_BOOLEAN, no_heir, .preset = "false", .has_twin = true,
         .description = "Watch and relay the news, never lead."),
+    KEY("http.listen", CONFIG_TEXT, http.listen, .preset = "127.0.0.1:8470", .most = 63, .has_twin = true,
+        .valid = http_check_listen, .expected = "an address and a port such as 127.0.0.1:8470 or [::]:8470",
+        .description = "Where to offer the status page, health and metrics; see http.md. Each wrapper of a host needs a "
+                       "port of its own. Empty: nowhere."),
+    KEY("http.token", CONFIG_TEXT, http.token, .preset = "", .most = 255, .has_twin = true, .secret = true,
+        .valid = is_token, .expected = "at least 16 letters, digits or punctuation marks",
+        .description = "Whoever sends it may change things over HTTP: hand over, pause, terminate the scheduler. Empty: "
+                       "nobody may."),
     KEY("interface.start_command", CONFIG_LIST, interface.start_command,
         .preset = "ssh,{address},sudo,systemctl,start,heirflow@{group}", .most = 511,
         .description = "What `heirflow-interface` runs to start a wrapper on another node: program and arguments, one list "
@@ -658,6 +677,8 @@ static bool settle(struct config *config, struct error *error)
         return false;
     drop_empty(&config->scheduler.directory);
     drop_empty(&config->scheduler.user);
+    drop_empty(&config->http.listen);
+    drop_empty(&config->http.token);
     drop_empty(&config->rabbitmq.ca_file);
     drop_empty(&config->rabbitmq.cert_file);
     drop_empty(&config->rabbitmq.key_file);

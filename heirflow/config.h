@@ -51,6 +51,10 @@ struct config {
     int64_t retention_days;    /* default 90; 0: news and terms are kept for ever */
     bool no_heir;              /* watch and relay, never lead */
     struct {
+        const char *listen; /* address and port; NULL: no HTTP */
+        const char *token;  /* NULL: nothing can be changed over HTTP */
+    } http;
+    struct {
         const char **start_command; /* argv, NULL-terminated, with {node}, {address} and {group}; empty: none */
     } interface;
     struct {

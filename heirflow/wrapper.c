@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "fence.h"
 #include "health.h"
+#include "http.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "news.h"
@@ -47,6 +48,7 @@ struct wrapper {
     int reigns;
     struct health *health;
     struct fence *fence;
+    struct http *http;
 
     struct event events[16]; /* raised while a step is being carried out */
     int event_count;
@@ -64,6 +66,9 @@ struct wrapper {
     const char *scheduler_state;
     char started_at[32];
     int64_t restarts;
+    int64_t replied_ms, replies, waited_ms, unpublished; /* for HTTP, as are the next two */
+    int64_t all_restarts;
+    int64_t successions[VITALS_REASONS];
     int64_t lease_ms; /* the group's, as the next accession would have it */
 };
 
@@ -366,6 +371,7 @@ static void carry_out(struct wrapper *self, const struct order *order)
         break;
     case ORDER_RESTART_SCHEDULER:
         self->restarts++;
+        self->all_restarts++;
         self->scheduler_state = "starting";
         if (keeper)
             keeper_restart(keeper);
@@ -423,6 +429,8 @@ static void raise_event(struct wrapper *self, struct event event)
     }
     self->event_count = 0;
     self->stepping = false;
+    if (!self->leaving)
+        http_touch(self->http);
 }
 
 /* ---- callbacks ---- */
@@ -492,6 +500,20 @@ static void on_refused(struct wrapper *self, uint32_t number, const struct error
     }
 }
 
+static void count_reply(struct wrapper *self, const struct roster_reply *reply)
+{
+    const struct succession *succession = &self->succession;
+    self->replied_ms = clock_now_ms();
+    self->replies++;
+    self->waited_ms += self->replied_ms - succession->sent_ms;
+    if (reply->observed)
+        self->unpublished = reply->unpublished;
+    if (reply->request == REQUEST_ACCEDE && reply->granted) { /* granted, so what was seen before is what was there */
+        const struct succession_throne *seen = &succession->view.throne;
+        self->successions[seen->heir ? VITALS_TAKEOVER : seen->term ? VITALS_VACANT : VITALS_FIRST]++;
+    }
+}
+
 static void on_reply(void *data, uint32_t number, const struct roster_reply *reply, const struct error *error)
 {
     struct wrapper *self = data;
@@ -499,6 +521,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
         on_refused(self, number, error);
         return;
     }
+    count_reply(self, reply);
     news_arrived(self);
     self->reconnect_ms = 0;
     self->refused = false;
@@ -582,6 +605,50 @@ static void on_signal(uv_signal_t *handle, int number)
     raise_event(self, (struct event){.type = now ? EVENT_QUIT_NOW : EVENT_QUIT});
 }
 
+/* ---- what HTTP tells and wants ---- */
+
+static void describe_vitals(void *data, struct vitals *ret)
+{
+    struct wrapper *self = data;
+    const struct succession *succession = &self->succession;
+    bool holds = succession->state == SUCCESSION_HEIR || succession->state == SUCCESSION_STOPPING ||
+                 succession->state == SUCCESSION_FENCING;
+    *ret = (struct vitals){
+        .state = succession_state_name(succession->state),
+        .scheduler = self->scheduler_state,
+        .in_line = succession->state == SUCCESSION_STANDBY || succession->state == SUCCESSION_ACCEDING,
+        .held_term = holds ? succession->term : 0,
+        .deadline_ms = succession->deadline_ms,
+        .term = succession->highest_term,
+        .paused = succession->observed && succession->view.paused,
+        .lease_ms = succession->observed ? succession->view.lease_ms : self->config->lease_ms,
+        .replied_ms = self->replied_ms,
+        .replies = self->replies,
+        .waited_ms = self->waited_ms,
+        .unpublished = self->news ? self->unpublished : -1,
+        .restarts = self->all_restarts,
+    };
+    memcpy(ret->successions, self->successions, sizeof ret->successions);
+}
+
+/* SIGTERM from outside is an end like any other: the restart policy sees to it. */
+static void terminate_scheduler(void *data)
+{
+    struct wrapper *self = data;
+    if (self->reign)
+        keeper_drain(self->reign->keeper); /* the pid must not be that of one that has ended */
+    bool runs = self->reign && self->scheduler_state && strcmp(self->scheduler_state, "running") == 0;
+    if (runs)
+        (void)kill(self->pid, SIGTERM);
+    log_event(LOG_WARN, "terminate-requested", "{s:s}", "outcome", runs ? "SIGTERM sent" : "no scheduler runs here");
+}
+
+static void on_http_event(void *data, const char *event, const char *detail)
+{
+    (void)data;
+    log_event(strcmp(event, "http-listening") == 0 ? LOG_INFO : LOG_WARN, event, "{s:s}", "detail", detail);
+}
+
 static void on_news_state(void *data, const char *state, const char *detail, int64_t published)
 {
     (void)data;
@@ -609,6 +676,8 @@ static void close_all(struct wrapper *self)
     self->health = NULL;
     fence_free(self->fence);
     self->fence = NULL;
+    http_free(self->http);
+    self->http = NULL;
     uv_close((uv_handle_t *)&self->wake, NULL);
     uv_close((uv_handle_t *)&self->reconnect, NULL);
     uv_close((uv_handle_t *)&self->terminate, NULL);
@@ -677,6 +746,8 @@ static bool begin(struct wrapper *self, struct error *error)
     start_signal(self, &self->terminate, SIGTERM);
     start_signal(self, &self->interrupt, SIGINT);
     start_signal(self, &self->hangup, SIGHUP);
+    const struct http_callbacks callbacks = {describe_vitals, terminate_scheduler, on_http_event, self};
+    self->http = http_create(&self->loop, config, &callbacks);
     postgres_connect(self->postgres);
     return true;
 }

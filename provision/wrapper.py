@@ -34,7 +34,7 @@ class Wrapper:
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config_path, self.log_path = self.folder / "heirflow.json", self.folder / "log"
-        self.configuration = merge({"node": node, "run_directory": str(self.folder / "run")}, configuration)
+        self.configuration = merge({"node": node, "run_directory": str(self.folder / "run"), "http": {"listen": ""}}, configuration)
         self.environment = environment or {}
         self.process = None
 

@@ -269,7 +269,7 @@ static void faults_in_a_file_name_key_and_line(void **state)
     refused("{\"scheduler.restart.limit\": 1}", "is no known key");
     refused("{\"\": 1}", "is no known key");
     refused("{\"fence_rule\": \"x\"}", "is no known key");
-    refused("{\"http\": {}}", "is no known key");
+    refused("{\"mail\": {}}", "is no known key");
     refused("{\"rabbitmq\": \"amqp://a\"}", "\"rabbitmq\" must be an object with any of: url, exchange");
     refused("{\n\n\"lease_ms\": \"6000\"}", "line 3: \"lease_ms\" must be a whole number");
     refused("{\"lease_ms\": 6000.5}", "must be a whole number");
@@ -475,6 +475,35 @@ static const char *type_name(const struct config_key *key)
     return NULL;
 }
 
+static void addresses_and_tokens_of_http(void **state)
+{
+    static const char *const good[] = {"127.0.0.1:8470", "0.0.0.0:1", "[::1]:8470", "[::]:65535", ""};
+    static const char *const bad[] = {
+        "8470",  ":8470",        "localhost:8470", "127.0.0.1",       "127.0.0.1:",    "127.0.0.1:x",
+        "[::1]", "::1:8470",     "[::1:8470",      "127.0.0.1:65536", "127.0.0.1:-1",  "[]:8470",
+        "[]:",   "127.0.0.1:1 ", "127.1.1.1.1:80", "127.0.0.1]:80",   "[127.0.0.1]:80"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        (void)setenv("HEIRFLOW_HTTP_LISTEN", good[i], 1);
+        struct config *config = load_flags(&(struct config_flags){0});
+        if (!config)
+            fail_msg("%s: %s", good[i], error.text);
+        assert_true(*good[i] ? strcmp(config->http.listen, good[i]) == 0 : !config->http.listen);
+        config_free(config);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        (void)setenv("HEIRFLOW_HTTP_LISTEN", bad[i], 1);
+        if (load_flags(&(struct config_flags){0}))
+            fail_msg("%s was taken", bad[i]);
+        assert_says("http.listen");
+    }
+    (void)unsetenv("HEIRFLOW_HTTP_LISTEN");
+    (void)setenv("HEIRFLOW_HTTP_TOKEN", "hush", 1);
+    assert_null(load_flags(&(struct config_flags){0}));
+    assert_says("at least 16");
+    assert_null(strstr(error.text, "hush"));
+    (void)unsetenv("HEIRFLOW_HTTP_TOKEN");
+}
+
 /* docs/configuration.md has a section for each key, headed as this says; a key that changes must change there. */
 static void the_manual_knows_every_key(void **state)
 {
@@ -539,6 +568,7 @@ int main(void)
         TEST(secrets_are_never_told),
         TEST(run_directory_from_the_system),
         TEST(twins_are_named_after_their_keys),
+        TEST(addresses_and_tokens_of_http),
         TEST(the_manual_knows_every_key),
         TEST(the_examples_are_valid),
     };
