@@ -20,7 +20,7 @@ struct vitals {
     int64_t replied_ms;                  /* the database's last reply; 0: none yet */
     int64_t replies;                     /* so many so far, and how long they took together */
     int64_t waited_ms;                   /* (from the sending of each request) */
-    int64_t unpublished;                 /* -1: nobody publishes news here */
+    int64_t unpublished;                 /* -1: unknown, or nobody publishes news here */
     int64_t restarts;                    /* of schedulers in place, since the wrapper began */
     int64_t successions[VITALS_REASONS]; /* accessions of this member since then */
 };

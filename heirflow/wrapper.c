@@ -625,7 +625,7 @@ static void describe_vitals(void *data, struct vitals *ret)
         .replied_ms = self->replied_ms,
         .replies = self->replies,
         .waited_ms = self->waited_ms,
-        .unpublished = self->config->rabbitmq.url_count > 0 ? self->unpublished : -1,
+        .unpublished = self->config->rabbitmq.url_count > 0 && self->replied_ms ? self->unpublished : -1,
         .restarts = self->all_restarts,
     };
     memcpy(ret->successions, self->successions, sizeof ret->successions);

@@ -226,6 +226,7 @@ def test_a_label_is_escaped(node, database):
 
 def test_unpublished_news(node, database, own_rabbitmq):
     ada = node("ada", database=database, rabbitmq=own_rabbitmq)
+    wait_for(lambda: ada.metric("heirflow_scheduler_up") == 1, 20, lambda: "the heir\n" + ada.log())
     wait_for(lambda: ada.metric("heirflow_news_unpublished") == 0, 30, lambda: "all news out\n" + ada.log())
     own_rabbitmq.kill()
     database.query("select set_paused('tests', true)")
