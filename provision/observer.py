@@ -1,7 +1,7 @@
 """Sees when each node's scheduler starts and when the last process of its tree has gone; notices any overlap.
 
-Each node's scheduler is started through `observed-scheduler` with a named pipe of that node: data on it is a start, its
-hang-up the end of the whole tree. Times are seconds of CLOCK_BOOTTIME.
+Each node's scheduler is started through `observed-scheduler` with a folder of named pipes, of which each start takes one:
+data on it is the start, its hang-up the end of the whole tree. Times are seconds of CLOCK_BOOTTIME.
 """
 import dataclasses
 import os
@@ -10,6 +10,7 @@ import threading
 import time
 
 TICK_S = 0.001
+SPARE = 3  # pipes ready for a node's next starts
 
 
 def now():
@@ -32,17 +33,29 @@ class Observer(threading.Thread):
         self.folder = folder
         self.lives, self.overlaps = [], []
         self.pipes = {}  # descriptor: node
+        self.running = {}  # descriptor: its life
         self.lock = threading.Lock()
         self.ending = False
+        self.made = 0
 
     def add(self, node):
-        """Path of a new pipe for that node."""
-        path = self.folder / f"{node}.pipe"
-        os.mkfifo(path, 0o666)
-        path.chmod(0o666)
+        """Path of a new folder of pipes for that node."""
+        folder = self.folder / f"{node}.pipes"
+        folder.mkdir()
+        folder.chmod(0o777)
         with self.lock:
-            self.pipes[os.open(path, os.O_RDONLY | os.O_NONBLOCK)] = node
-        return str(path)
+            for _ in range(SPARE):
+                self.add_pipe(node)
+        return str(folder)
+
+    def add_pipe(self, node):
+        self.made += 1
+        path = self.folder / f"{node}.pipes" / str(self.made)
+        making = path.with_name(f".{path.name}")  # so that nobody writes before we can read
+        os.mkfifo(making)
+        making.chmod(0o666)
+        self.pipes[os.open(making, os.O_RDONLY | os.O_NONBLOCK)] = node
+        making.rename(path)
 
     def current(self):
         """The life that goes on, or None."""
@@ -55,25 +68,25 @@ class Observer(threading.Thread):
             for descriptor in list(self.pipes):
                 poll.register(descriptor, select.POLLIN)
             events = dict(poll.poll(50))
+            later = dict(poll.poll(0))  # no hang-up before a start that we have seen is missed
             with self.lock:
-                # ends first: a pipe that hung up did so before the start that we have not read yet
-                for descriptor, what in events.items():
+                for descriptor, what in later.items():
                     if what & select.POLLHUP and not what & select.POLLIN:
-                        self.end(self.pipes[descriptor])
+                        self.end(descriptor)
                 for descriptor, what in events.items():
                     if what & select.POLLIN:
-                        for term in os.read(descriptor, 4096).split():
-                            self.begin(self.pipes[descriptor], int(term))
-            if not any(what & select.POLLIN for what in events.values()):
-                time.sleep(TICK_S)  # a pipe without a writer hangs up without end
+                        self.begin(descriptor, int(os.read(descriptor, 4096)))
+            time.sleep(TICK_S)
 
-    def end(self, node):
-        for life in self.lives:
-            if life.node == node and life.end is None:
-                life.end = now()
+    def end(self, descriptor):
+        if descriptor in self.running:  # else it died before it had said a word
+            self.running.pop(descriptor).end = now()
+        self.add_pipe(self.pipes.pop(descriptor))
+        os.close(descriptor)
 
-    def begin(self, node, term):
-        life = Life(node, term, now())
+    def begin(self, descriptor, term):
+        node = self.pipes[descriptor]
+        life = self.running[descriptor] = Life(node, term, now())
         self.overlaps += [(other, life) for other in self.lives if other.end is None]
         self.lives.append(life)
 

@@ -1,5 +1,6 @@
 """The README's first command: it shows what it promises, and leaves nothing behind however it ends."""
 import os
+import pathlib
 import pty
 import re
 import signal
@@ -134,6 +135,31 @@ def test_the_observer_finds_schedulers_that_overlap(folder):
             scheduler(node)
             wait_for(observer.current, what="a start")
         wait_for(lambda: observer.overlaps, what="the overlap to be noticed")
+    finally:
+        observer.stop()
+
+
+def test_the_observer_tells_a_restart_from_an_overlap(folder):
+    """However soon the next scheduler starts once the last one is dead."""
+    observer = Observer(folder)
+    pipes = pathlib.Path(observer.add("ada"))
+    observer.start()
+
+    def begin():
+        path = next(path for path in pipes.iterdir() if not path.name.startswith("."))
+        descriptor = os.open(path, os.O_WRONLY)
+        path.unlink()
+        os.write(descriptor, b"1\n")
+        return descriptor
+    try:
+        current = begin()
+        for number in range(1, 101):
+            wait_for(lambda: len(observer.lives) == number, what="a start", interval=0.001)
+            os.close(current)
+            current = begin()
+        os.close(current)
+        wait_for(lambda: not observer.current(), what="the end")
+        assert observer.overlaps == []
     finally:
         observer.stop()
 
