@@ -64,6 +64,7 @@ enum what {
     F_START_WRAPPER,
     F_DATABASE_UP,
     F_CUT,
+    F_KILL_WRAPPER,
     F_FREEZE,
     F_STOP_KEEPER,
     F_QUIT,
@@ -524,8 +525,11 @@ static void order_send(int n, const struct order *order)
     };
     item.value = (int64_t)node->life;
     int64_t delay = 1 + draw(4) + some_of(node->slow[0]);
-    if (w->faulty && chance(order->request == REQUEST_REGISTER ? 200 : 20))
+    bool registers = order->request == REQUEST_REGISTER;
+    if (w->faulty && chance(registers ? 200 : 20))
         delay += draw(w->lease_ms * 2); /* slow, perhaps executed after its sender gave up */
+    if (w->faulty && registers && delay > w->lease_ms && chance(500))
+        after(draw(200), F_KILL_WRAPPER, n, 0, 0); /* or after the sender's successor has registered */
     item.at = w->now + delay;
     if (!node->cut && !(w->faulty && chance(w->loss)))
         push(item);
@@ -903,7 +907,7 @@ static void kill_wrapper(int n)
     node->link++;
     if (node->keeper.alive)
         after(draw(3), K_EOF, n, node->keeper.life, 0);
-    after(draw(3000), F_START_WRAPPER, n, 0, 0);
+    after(draw(chance(500) ? 100 : 3000), F_START_WRAPPER, n, 0, 0);
 }
 
 static void kill_keeper(int n)
@@ -1024,14 +1028,14 @@ static void freeze(int n)
     after(draw(w->lease_ms * 3), F_RESUME_NODE, n, 0, 0);
 }
 
-static void stop_keeper(int n)
+static void stop_keeper(int n, int64_t most_ms)
 {
     struct node *node = &w->node[n];
     if (!node->keeper.alive || !node->alive || node->paused || node->frozen)
         return;
     say(n, "FAULT keeper stopped");
     node->keeper.paused = true;
-    after(draw(w->lease_ms * 3), F_RESUME_KEEPER, n, node->keeper.life, 0);
+    after(draw(most_ms), F_RESUME_KEEPER, n, node->keeper.life, 0);
 }
 
 static void tell_to_quit(int n, bool now)
@@ -1065,7 +1069,7 @@ static void some_fault(int n)
         }
         break;
     case 4:
-        stop_keeper(n);
+        stop_keeper(n, w->lease_ms * 3);
         break;
     case 5:
         freeze(n);
@@ -1098,7 +1102,7 @@ static void some_fault(int n)
         break;
     case 14:
         change_lease(w->lease_ms * (1 + draw(3)));
-        if (chance(300)) { /* carried out, carried out again after a failover, and changed back */
+        if (chance(800)) { /* carried out, carried out again after a failover, and changed back */
             int64_t failover = draw(w->lease_ms * 2);
             (void)switch_over(0);
             after(failover, F_FAILOVER, 0, 0, 0);
@@ -1113,8 +1117,8 @@ static void some_fault(int n)
             after(1, K_EXIT, n, node->keeper.life, 0);
         if (chance(400)) { /* again; a keeper that is stopped while the start waits for it; an operator without patience */
             after(100, K_EXIT, n, node->keeper.life, 0);
-            after(100 + draw(100), F_STOP_KEEPER, n, 0, 0);
-            after(200 + draw(w->lease_ms / 3), F_QUIT, n, 0, 0);
+            after(100 + draw(60), F_STOP_KEEPER, n, 0, w->lease_ms / 2);
+            after(160 + draw(w->lease_ms / 8), F_QUIT, n, 0, 0);
         }
         break;
     case 17:
@@ -1216,13 +1220,17 @@ static void world_item(const struct item *item)
         if (w->faulty)
             cut_off(item->node);
         break;
+    case F_KILL_WRAPPER:
+        if (w->faulty)
+            kill_wrapper(item->node);
+        break;
     case F_FREEZE:
         if (w->faulty)
             freeze(item->node);
         break;
     case F_STOP_KEEPER:
         if (w->faulty)
-            stop_keeper(item->node);
+            stop_keeper(item->node, item->value);
         break;
     case F_QUIT:
         if (w->faulty)
