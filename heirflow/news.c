@@ -69,6 +69,7 @@ struct news {
     int64_t look_at_ms, linger_until_ms, forget_at_ms; /* 0: never */
     int64_t retention_days;
     bool told_kept;
+    bool cautious; /* the last event was refused: one at a time until one is not, for other queues get them all again */
 };
 
 static bool stopping(const struct news *self)
@@ -218,8 +219,10 @@ static bool watch_batch(struct news *self, struct batch *batch, bool was_blocked
     int confirmed = (int)(self->publisher.confirmed - batch->first_tag);
     if (confirmed > batch->confirmed || was_blocked)
         batch->progress_ms = now_ms;
-    if (confirmed > batch->confirmed)
+    if (confirmed > batch->confirmed) {
+        self->cautious = false;
         tell_progress(self);
+    }
     self->published += confirmed - batch->confirmed;
     batch->confirmed = confirmed;
     if (self->publisher.blocked && !was_blocked) {
@@ -242,7 +245,8 @@ static bool publish_batch(struct news *self, struct batch *batch, struct error *
     batch->first_tag = self->publisher.confirmed;
     batch->progress_ms = batch->renewed_ms = clock_now_ms();
     while (batch->confirmed < batch->count && batch->ours) {
-        bool sending = batch->sent < batch->count && !self->publisher.blocked;
+        bool full = batch->sent == batch->count || (self->cautious && batch->sent > batch->confirmed);
+        bool sending = !full && !self->publisher.blocked;
         if (sending && !send_next(self, batch, error))
             return false;
         if (sending && batch->sent % LISTEN_EVERY != 0)
@@ -284,6 +288,7 @@ static enum outcome relay_batch(struct news *self, struct batch *batch)
 {
     struct error error;
     if (!publish_batch(self, batch, &error)) {
+        self->cautious = self->publisher.refused;
         enum told told = error.exit_code == EXIT_CODE_DATABASE ? TOLD_NO_DATABASE : TOLD_UNREACHABLE;
         if (told == TOLD_UNREACHABLE)
             record_rest(self, batch);

@@ -55,8 +55,10 @@ static bool take(struct publisher *self, const amqp_method_t *method, struct err
         const amqp_basic_ack_t *ack = method->decoded;
         acknowledge(self, ack->delivery_tag, ack->multiple);
     } else if (method->id == AMQP_BASIC_NACK_METHOD) {
-        return error_set_retryable(error, EXIT_CODE_BROKER, "broker %s could not keep a message; see its own log",
-                                   self->broker->name);
+        self->refused = true;
+        return error_set_retryable(error, EXIT_CODE_BROKER,
+                                   "broker %s refused an event: a queue bound to \"%s\" is full, or see the broker's log",
+                                   self->broker->name, self->exchange);
     } else if (method->id == AMQP_CONNECTION_BLOCKED_METHOD) {
         const amqp_connection_blocked_t *blocked = method->decoded;
         self->blocked = true;

@@ -16,6 +16,7 @@ struct publisher {
     uint64_t sent;                /* messages since publisher_init, which is also the last one's delivery tag */
     uint64_t confirmed;           /* all messages up to this one have been confirmed */
     bool acked[PUBLISHER_WINDOW]; /* those after it, by delivery tag */
+    bool refused;                 /* the broker could not keep one; nothing more can be said of it and those after it */
     bool blocked;                 /* the broker takes no messages at present, for this reason */
     char blocked_reason[128];
 };

@@ -86,3 +86,24 @@ def test_user_without_configure_permission_uses_an_existing_exchange(relay, outb
 def test_database_without_schema(relay, empty_database, rabbitmq):
     detail, _ = unreachable(relay, empty_database, rabbitmq.url, rabbitmq.exchange)
     assert "claiming the news" in detail and "relay_claim" in detail
+
+
+def test_an_event_that_the_broker_refuses_is_reported_and_tried_again(relay, outbox, database, rabbitmq, viewer):
+    one = viewer(rabbitmq)
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    channel, full = connection.channel(), f"full-{uuid.uuid4()}"
+    channel.queue_declare(full, exclusive=True, arguments={"x-max-length": 3, "x-overflow": "reject-publish"})
+    channel.queue_bind(full, rabbitmq.exchange, "#")
+    outbox.tell(200)
+    ada = relay(database, rabbitmq)
+    ada.wake()
+    detail = ada.wait_for("news-unreachable")["detail"]
+    assert "refused an event" in detail and rabbitmq.exchange in detail
+    one.take(lambda sequences: sequences.count(4) >= 3)
+    again = one.sequences().index(4, one.sequences().index(4) + 1)
+    assert set(one.sequences()[again:]) == {4}, "not all of the rest again and again"
+    channel.queue_delete(full)
+    connection.close()
+    ada.wait_for("news-caught-up", 30)
+    one.take(lambda sequences: sequences[-1] == 200)
+    assert one.first_arrivals() == list(range(1, 201))
