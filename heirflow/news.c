@@ -576,11 +576,12 @@ void news_stop(struct news *self, int64_t timeout_ms)
         (void)shutdown(self->broker_fd, SHUT_RDWR); /* ends a send that hangs */
     ended = ended || wait_ended(self, cut_ms);
     self->abandoned = !ended;
+    pthread_t thread = self->thread; /* once abandoned, the thread may free at any time */
     (void)pthread_mutex_unlock(&self->lock);
     if (!ended) {
-        (void)pthread_detach(self->thread); /* it hangs in a name look-up or a database call, and frees when that ends */
+        (void)pthread_detach(thread); /* it hangs in a name look-up or a database call, and frees when that ends */
         return;
     }
-    (void)pthread_join(self->thread, NULL);
+    (void)pthread_join(thread, NULL);
     free_news(self);
 }
