@@ -21,11 +21,11 @@ begin
       from news_counter c join relay r using (group_name) where c.group_name = p_group;
     -- from the oldest on and never past one that is kept, however the clock was set: the sequence stays without gaps
     with oldest as (
-        select sequence, told_at from news where group_name = p_group order by sequence limit p_limit
+        select sequence, bool_and(told_at < v_before) over (order by sequence) as old
+          from (select sequence, told_at from news where group_name = p_group order by sequence limit p_limit) n
     )
     delete from news n using oldest o
-     where n.group_name = p_group and n.sequence = o.sequence and o.sequence < v_least_kept
-       and not exists (select from oldest e where e.sequence <= o.sequence and e.told_at >= v_before);
+     where n.group_name = p_group and n.sequence = o.sequence and o.sequence < v_least_kept and o.old;
     get diagnostics v_news = row_count;
     delete from terms e
      where e.group_name = p_group and coalesce(e.ended_at, e.began_at) < v_before
