@@ -19,11 +19,11 @@ def test_ten_thousand_worlds_without_two_schedulers_or_none(build, first):
 
 
 # What must not be got wrong: each is a list of (file, right text, wrong text), which the search must catch as TWO within
-# SEARCH seeds, unless another failure is named for it. The few texts of simulation.c are what its wrapper.c and keepers do.
+# SEARCH seeds, unless another failure is named for it. The few in NODES are of what stands for wrapper.c and the keeper.
 SEARCH = "8000"
 TWO = "two scheduler trees at once"
 CORE, HEADER = "heirflow/succession.c", "heirflow/succession.h"
-DATABASE, WORLD = "tests/sim/database.c", "tests/sim/simulation.c"
+DATABASE, SERVER, NODES = (f"tests/sim/{name}.c" for name in ("database", "server", "nodes"))
 START_AGAIN = """
         self->state = SUCCESSION_HEIR;
         self->tree = true;
@@ -36,9 +36,9 @@ MUTATIONS = {
     "another server's wait not begun anew": [
         (CORE, "if (!self->observed || other_server || turned_back)", "if (!self->observed)")],
     "identity only the system's": [
-        (WORLD, "w->database.identity = w->timeline * 1000000 + w->server_starts;", "w->database.identity = 1;")],
+        (SERVER, "w->database.identity = w->timeline * 1000000 + w->server_starts;", "w->database.identity = 1;")],
     "identity without the server's start": [   # two standbys of one primary, promoted in turn, share a timeline
-        (WORLD, "w->database.identity = w->timeline * 1000000 + w->server_starts;", "w->database.identity = w->timeline;")],
+        (SERVER, "w->database.identity = w->timeline * 1000000 + w->server_starts;", "w->database.identity = w->timeline;")],
     "new throne row trusted": [
         (DATABASE, ".lease_ms = caller->lease_ms};", ".lease_ms = caller->lease_ms, .identity = self->identity};")],
     "observation cut short": [
@@ -51,7 +51,7 @@ MUTATIONS = {
         (DATABASE, ".wait_ms = wait_ms(throne),",
          ".wait_ms = self->now_ms - throne->renewed_at > wait_ms(throne) ? 0 : wait_ms(throne),")],
     "accession without comparing the tuple": [(DATABASE, 'return "changed";', "(void)0;")],
-    "no incarnation": [(WORLD, "node->incarnation = ++w->incarnations;", "node->incarnation = 1;")],
+    "no incarnation": [(NODES, "node->incarnation = ++w->incarnations;", "node->incarnation = 1;")],
     "throne vacated before the tree is dead": [
         (CORE, "    stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);",
          "    stop_scheduler(self, orders, now_ms + self->settings.stop_timeout_ms);\n"
@@ -66,9 +66,9 @@ MUTATIONS = {
         (HEADER, "return deadline_ms - lease_ms / 10 - reaping_ms;", "return deadline_ms + lease_ms / 2;")],
     "no margin": [(HEADER, "return deadline_ms - lease_ms / 10 - reaping_ms;", "return deadline_ms - reaping_ms;")],
     "keeper not killed before its tree": [   # what is queued at a frozen one happens when it thaws
-        (WORLD, "        node->keeper.alive = false;\n        tree_follows(n);\n        break;",
+        (NODES, "        node->keeper.alive = false;\n        tree_follows(n);\n        break;",
          "        node->keeper.alive = node->keeper.paused;\n        tree_follows(n);\n        break;"),
-        (WORLD, "    tree_ends(n, why);\n", "    tree_ends(n, why);\n    if (node->keeper.paused)\n        tree_follows(n);\n")],
+        (NODES, "    tree_ends(n, why);\n", "    tree_ends(n, why);\n    if (node->keeper.paused)\n        tree_follows(n);\n")],
     "closed term reopened": [   # when its abdication is not answered
         (CORE, "    if (self->state == SUCCESSION_ACCEDING)\n",
          "    if (self->state == SUCCESSION_ABDICATING && self->pending == REQUEST_ABDICATE && !self->quitting) {"
@@ -93,7 +93,7 @@ MUTATIONS = {
     "gate kept by its first holder": [
         (DATABASE, "self->gate = caller->seat;", "self->gate = self->gate ? self->gate : caller->seat;")],
     "log-ins in flight not waited for": [
-        (WORLD, "session->open || (session->entering && session->entered <= fencer->fence_began);", "session->open;")],
+        (SERVER, "session->open || (session->entering && session->entered <= fencer->fence_began);", "session->open;")],
     "holder purged": [(DATABASE, " && !is_holder(self, member))", ")")],
     "switchover's target forgotten": [(DATABASE, "if (i == self->throne.target)", "if (0)")],
     "no seniority": [(DATABASE, "if (!best || other->member_id < best)", "if (!best || other->member_id > best)")],
@@ -118,7 +118,7 @@ def test_the_search_catches(name, folder):
         mutated = folder / pathlib.Path(path).name
         assert mutated.read_text().count(right) == 1, "the mutation no longer fits the code"
         mutated.write_text(mutated.read_text().replace(right, wrong))
-    subprocess.run("cc -std=gnu17 -O1 -w -I. simulation.c database.c succession.c -o simulation", shell=True, cwd=folder, check=True)
+    subprocess.run("cc -std=gnu17 -O1 -w -I. $(ls *.c | grep -v calls) -o simulation", shell=True, cwd=folder, check=True)
     failure = ELSE.get(name, TWO)
     result = subprocess.run(["./simulation", "--seeds", SEARCH, "--until", failure], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 1 and failure in result.stdout, result.stdout
