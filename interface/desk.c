@@ -292,13 +292,13 @@ static bool concerns_heir(const struct desk *self, const struct model *model)
     return at >= 0 && model->snapshot.members[at].role == MODEL_HEIR;
 }
 
-void desk_answer(struct desk *self, const struct model *model, const char *refused, int64_t now_ms)
+void desk_answer(struct desk *self, const struct model *model, const char *fault, int64_t now_ms)
 {
     const char *node = self->order.node;
     enum desk_order_type type = self->order.type;
     self->waiting = false;
-    if (refused) {
-        desk_say(self, DESK_BAD, now_ms, "refused: %s", refused);
+    if (fault) {
+        desk_say(self, DESK_BAD, now_ms, "%s", fault);
         return;
     }
     switch (type) {

@@ -114,8 +114,8 @@ enum desk_verdict desk_press(struct desk *self, const struct model *model, uint3
 void desk_say(struct desk *self, enum desk_mood mood, int64_t now_ms, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* What came of `order`: NULL, or why it was refused. */
-void desk_answer(struct desk *self, const struct model *model, const char *refused, int64_t now_ms);
+/* What came of `order`: NULL if it is done or under way, else what hindered it. */
+void desk_answer(struct desk *self, const struct model *model, const char *fault, int64_t now_ms);
 
 /* The model has changed, or time has passed. */
 void desk_notice(struct desk *self, const struct model *model, int64_t now_ms);

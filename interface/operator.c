@@ -52,9 +52,9 @@ static void give_answer(struct operator* self, const char *text)
 {
     cleanup_json json_t *answer = json_loads(text, JSON_DECODE_ANY, NULL);
     const char *refused = json_string_value(json_object_get(answer, "refused"));
-    if (strcmp(text, "f") == 0)
-        refused = "nothing to change: it is so already";
-    give(self, ORDER, NULL, refused);
+    char fault[512];
+    (void)snprintf(fault, sizeof fault, "refused: %s", refused ? refused : "it is so already");
+    give(self, ORDER, NULL, refused || strcmp(text, "f") == 0 ? fault : NULL);
 }
 
 static void on_reply(void *data, const PGresult *result, const char *warning, const struct error *error)
@@ -62,11 +62,14 @@ static void on_reply(void *data, const PGresult *result, const char *warning, co
     struct operator* self = data;
     char text[sizeof error->text + 64];
     if (!result) {
-        bool unknown = self->asked == ORDER && !postgres_connected(self->postgres);
-        (void)snprintf(text, sizeof text, "%s%s", error->text, unknown ? "; whether it was done is seen in the news" : "");
+        bool unknown = !postgres_connected(self->postgres); /* it may be done all the same */
+        (void)snprintf(text, sizeof text, "%s: %s", unknown ? "it may be done or not, see the news" : "not done",
+                       error->text);
+        if (self->asked != ORDER)
+            (void)snprintf(text, sizeof text, "%s", error->text);
         give(self, self->asked, NULL, text);
     } else if (PQntuples(result) == 0 || PQgetisnull(result, 0, 0)) {
-        give(self, self->asked, "null", self->asked == ORDER ? "there is no such group" : NULL);
+        give(self, self->asked, "null", self->asked == ORDER ? "refused: there is no such group" : NULL);
     } else if (self->asked == ORDER) {
         give_answer(self, PQgetvalue(result, 0, 0));
     } else {
@@ -162,7 +165,9 @@ static void on_disconnected(void *data, const struct error *error)
         if (!self->wanted[i])
             continue;
         self->wanted[i] = false;
-        give(self, (enum request)i, NULL, error->text);
+        char text[sizeof error->text + 16];
+        (void)snprintf(text, sizeof text, "%s%s", i == ORDER ? "not done: " : "", error->text);
+        give(self, (enum request)i, NULL, text);
     }
 }
 

@@ -13,7 +13,7 @@ struct operator;
 
 /* Run on the loop. Of `json` and `fault` one is NULL; json may be "null". */
 struct operator_calls {
-    void (*on_answer)(void *data, const char *refused); /* NULL: accepted */
+    void (*on_answer)(void *data, const char *fault); /* NULL: accepted */
     void (*on_details)(void *data, const char *json, const char *fault);
     void (*on_groups)(void *data, const char *json, const char *fault);
     void *data;

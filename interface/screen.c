@@ -16,11 +16,16 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "outlet.h"
+
+enum { GIVE_BACK_MS = 300 }; /* for a terminal that has stopped to take what is left */
 
 static struct {
     SCREEN *screen;
     FILE *input;
-    bool open; /* the terminal is ours */
+    bool open;            /* the terminal is ours */
+    struct termios modes; /* while it is */
+    int input_flags;      /* of a shared description, to be given back; -1: ours alone */
     bool colours;
     int theme;
     attr_t attributes[LAYOUT_ROLES];
@@ -82,14 +87,23 @@ static void arm_rescue(void)
     rescue.armed = 1;
 }
 
+/* Curses knows only our memory by now, which has no modes. A terminal that has gone needs none. */
+static void give_back(void)
+{
+    (void)endwin();
+    outlet_finish(GIVE_BACK_MS);
+    (void)tcsetattr(STDOUT_FILENO, TCSANOW, &rescue.modes);
+}
+
 void screen_close(void)
 {
     if (!screen.open)
         return;
     screen.open = false;
     rescue.armed = 0;
-    (void)endwin();
-    (void)tcsetattr(STDOUT_FILENO, TCSANOW, &rescue.modes); /* a terminal that has gone needs no modes */
+    give_back();
+    if (screen.input_flags >= 0)
+        (void)fcntl(fileno(screen.input), F_SETFL, screen.input_flags);
 }
 
 /* ---- opening */
@@ -166,11 +180,11 @@ const char *screen_next_theme(void)
 
 static bool open_input(struct error *error)
 {
-    if (isatty(STDIN_FILENO)) {
-        screen.input = stdin;
-        return true;
-    }
-    screen.input = fopen("/dev/tty", "re");
+    int own = isatty(STDIN_FILENO) ? outlet_own_terminal(STDIN_FILENO) : open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    screen.input_flags = -1;
+    screen.input = own >= 0 ? fdopen(own, "r") : isatty(STDIN_FILENO) ? stdin : NULL;
+    if (screen.input == stdin)
+        screen.input_flags = fcntl(STDIN_FILENO, F_GETFL); /* watching it changes them */
     return screen.input || error_set(error, EXIT_CODE_USAGE, "no terminal to read keys from; for plain text use --once");
 }
 
@@ -180,7 +194,8 @@ bool screen_open(struct error *error)
         return error_set(error, EXIT_CODE_USAGE, "the output is no terminal; for plain text use --once");
     if (!open_input(error))
         return false;
-    screen.screen = newterm(NULL, stdout, screen.input);
+    FILE *output = outlet_open();
+    screen.screen = output ? newterm(NULL, output, screen.input) : NULL;
     if (!screen.screen)
         return error_set(error, EXIT_CODE_USAGE,
                          "the terminal type \"%s\" is not known here; set TERM (xterm will often do), or use --once",
@@ -197,6 +212,8 @@ bool screen_open(struct error *error)
     (void)set_escdelay(25);
     (void)curs_set(0);
     choose_colours();
+    (void)tcgetattr(STDOUT_FILENO, &screen.modes);
+    (void)outlet_divert(); /* else a terminal that stops stops us */
     return true;
 }
 
@@ -298,6 +315,11 @@ void screen_draw(const struct layout_frame *frame)
     (void)doupdate();
 }
 
+bool screen_ready(void)
+{
+    return outlet_send();
+}
+
 void screen_repaint(void)
 {
     (void)clearok(curscr, TRUE);
@@ -305,8 +327,9 @@ void screen_repaint(void)
 
 void screen_suspend(void)
 {
-    (void)endwin();
+    give_back();
     (void)raise(SIGSTOP);
+    (void)tcsetattr(STDOUT_FILENO, TCSANOW, &screen.modes);
     screen_resize();
     screen_repaint();
 }

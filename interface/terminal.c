@@ -7,12 +7,15 @@
 #include "decode_page.h"
 #include "screen.h"
 
-enum { APART_MS = 30 };
+enum { APART_MS = 30, STUCK_MS = 50 };
 
 /* ---- painting */
 
-static void paint(struct app *app)
+/* False while the terminal does not take what it was given before. */
+static bool paint(struct app *app)
 {
+    if (!screen_ready())
+        return false;
     app->painted_ms = clock_now_ms();
     app_view(app);
     screen_size(&app->view.width, &app->view.height);
@@ -21,6 +24,7 @@ static void paint(struct app *app)
         screen_draw(&app->frame);
     if (layout_wants_older(&app->model, &app->view))
         feed_want_older(app->feed);
+    return screen_ready();
 }
 
 static void on_paint(uv_timer_t *timer);
@@ -37,8 +41,7 @@ static void paint_in(struct app *app, int64_t after_ms)
 static void on_paint(uv_timer_t *timer)
 {
     struct app *app = timer->data;
-    paint(app);
-    paint_in(app, 1000);
+    paint_in(app, paint(app) ? 1000 : STUCK_MS);
 }
 
 static void paint_soon(struct app *app)
@@ -65,11 +68,11 @@ static void run_start_command(struct app *app)
         desk_say(&app->desk, DESK_BAD, app_now_ms(app), "the last start command is still running: o shows it");
 }
 
-static void on_answer(void *data, const char *refused)
+static void on_answer(void *data, const char *fault)
 {
     struct app *app = data;
-    desk_answer(&app->desk, &app->model, refused, app_now_ms(app));
-    if (!refused && app->desk.order.type == DESK_START)
+    desk_answer(&app->desk, &app->model, fault, app_now_ms(app));
+    if (!fault && app->desk.order.type == DESK_START)
         run_start_command(app);
     feed_refresh(app->feed);
     paint_soon(app);

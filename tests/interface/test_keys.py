@@ -271,7 +271,7 @@ def test_a_lock_held_elsewhere_holds_up_nothing(view, database, group):
     pane.keys("Enter")
     pane.wait("● Postgres", "─ eve ─")
     pane.keys("Escape")
-    pane.wait("refused", "lock timeout", timeout=15)
+    pane.wait("not done", "lock timeout", timeout=15)
     connection.rollback()
     connection.close()
 
@@ -349,3 +349,22 @@ def test_what_is_no_recording_is_said(view, folder):
     (folder / "other").write_text("{}\n")
     pane = view(options=f"--replay {folder / 'other'}", width=300)
     pane.wait("is no recording of this program")
+
+
+def test_orders_to_a_database_that_is_frozen_or_gone(view, own_database):
+    group = Group(own_database)
+    group.register("ada")
+    group.accede("ada")
+    pane = view(own_database, width=120)
+    pane.wait("ada heir for")
+    own_database.server.freeze()
+    order(pane, "p", "Pause the group?")
+    pane.wait("not done: cannot connect", timeout=20)
+    own_database.server.thaw()
+    pane.wait("● Postgres", without=["as it was"], timeout=20)
+    order(pane, "p", "Pause the group?")
+    pane.wait("PAUSED")
+    own_database.server.freeze()  # the connection for orders is open now
+    order(pane, "p", "Resume the group?")
+    pane.wait("it may be done or not, see the news", timeout=20)
+    own_database.server.thaw()

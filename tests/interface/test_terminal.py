@@ -1,10 +1,15 @@
 """The real program in a real terminal against real servers."""
 import json
+import fcntl
 import os
+import pathlib
+import pty
 import random
 import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -198,6 +203,12 @@ def test_news_scroll(view, database, group):
     pane.wait("scheduler-exited", without=["newer below"])
 
 
+def blocks(pane):
+    """Whether the terminal, as the shell and whatever it starts know it, still waits."""
+    flags = re.search("flags:\t(\\d+)", pathlib.Path(f"/proc/{pane.pane('pane_pid')}/fdinfo/0").read_text()).group(1)
+    return not int(flags, 8) & os.O_NONBLOCK
+
+
 def leave(pane, how):
     """Ends the interface, then checks that the terminal is as it was."""
     how()
@@ -207,13 +218,14 @@ def leave(pane, how):
     assert pane.pane("cursor_flag") == "1"
     pane.type("echo back; stty -a >/dev/null")
     pane.wait("back\n")
-    assert pane.modes() == pane.before
+    assert pane.modes() == pane.before and blocks(pane)
 
 
 def test_q_restores_the_terminal(view, database, group):
     pane = view(database)
     pane.wait("ada", "next in line")
     assert pane.pane("alternate_on") == "1" and pane.modes() != pane.before
+    assert blocks(pane)
     leave(pane, lambda: pane.keys("q"))
 
 
@@ -371,3 +383,34 @@ def test_resizes_with_an_open_panel(view, database, group):
     pane.wait("─ Keys ─", "the next set of colours")
     pane.keys("Escape")
     pane.wait("next in line", "News", without=["Keys"])
+
+
+def test_a_terminal_that_takes_nothing_holds_up_nothing(interface, settings, database, group, folder):
+    """Ctrl-S, a stopped window, a connection that hangs: no processor time, and signals are still obeyed."""
+    path = settings(database)
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execve(interface, [interface, "--config", str(path)], {"TERM": "xterm", "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]})
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
+
+    def waiting():
+        return struct.unpack("i", fcntl.ioctl(master, termios.FIONREAD, b"\0\0\0\0"))[0]
+
+    def cpu():
+        return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    wait_for(lambda: waiting() > 2000, 20, "the first picture")
+    last = [0, time.monotonic()]
+
+    def is_full():
+        os.write(master, b"\f")  # paint it all again
+        now = waiting()
+        if now != last[0]:
+            last[:] = [now, time.monotonic()]
+        return time.monotonic() - last[1] > 1
+    wait_for(is_full, 60, "the terminal to be full", interval=0.05)
+    before, began = cpu(), time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 2, 10)
+    assert (cpu() - before) / (time.monotonic() - began) < 0.1
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, 10, "the end of the interface")
+    os.close(master)
