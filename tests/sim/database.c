@@ -247,6 +247,9 @@ static struct database_reply do_accede(struct database *self, const struct datab
     nobody.lease_ms = 6000; /* an accession does not tell the caller's: what a group that is gone is shown with */
     if (refusal)
         return (struct database_reply){.observed = true, .observation = observe(self, &nobody), .refusal = refusal};
+    if (caller->unable)
+        return (struct database_reply){
+            .observed = true, .unable = true, .observation = observe(self, &nobody), .refusal = "no such fence role"};
     throne->term += throne->identity == self->identity ? 1 : 1000 + (int64_t)(random_next(self->random) % 1000);
     if (throne->term <= order->highest_term)
         throne->term = order->highest_term + 1;

@@ -36,7 +36,7 @@ struct database {
 };
 
 struct database_reply {
-    bool granted, observed, fence;
+    bool granted, observed, fence, unable;
     struct succession_observation observation;
     const char *refusal;
 };
@@ -46,6 +46,7 @@ struct database_caller {
     int64_t member_id, incarnation, generation;
     int64_t lease_ms, highest_term;
     bool eligible;
+    bool unable; /* lacks what fencing needs */
 };
 
 /* Executes one ORDER_SEND. */

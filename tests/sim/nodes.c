@@ -264,6 +264,7 @@ static void order_send(int n, const struct order *order)
         .lease_ms = node->succession.settings.lease_ms,
         .highest_term = node->succession.highest_term,
         .eligible = !succession_why_ineligible(&node->succession, local(node)),
+        .unable = node->unable,
     };
     item.value = (int64_t)node->life;
     int64_t delay = 1 + draw(4) + some_of(node->slow[0]);
@@ -392,6 +393,7 @@ static void wrapper_reply(int n, const struct item *item)
                          .granted = reply->granted,
                          .observation = reply->observed ? &reply->observation : NULL,
                          .fence = reply->fence,
+                         .unable = reply->unable,
                          .refusal = reply->refusal,
                      });
 }

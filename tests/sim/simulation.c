@@ -63,6 +63,7 @@ static void make_world(uint64_t seed)
         w->node[i].rate = 0.975 + (double)off / 1000.0; /* within 5 % of each other */
         w->node[i].offset = draw(1000000);
         w->node[i].log_in_ms = 30;
+        w->node[i].unable = w->database.fences && i > 1 && chance(100);
         after(draw(2000), F_START_WRAPPER, i, 0, 0);
     }
     after(draw(3000), F_FAULT, 0, 0, 0);
@@ -111,7 +112,7 @@ static bool is_ready(int n)
     const struct succession *s = &node->succession;
     const struct database_member *row = &w->database.roster[n];
     int64_t since = most(s->cooling_until_ms, s->identity_since_ms) + 2 * s->view.wait_ms;
-    return node->alive && node->connected && s->state == SUCCESSION_STANDBY && row->present &&
+    return node->alive && node->connected && !node->unable && s->state == SUCCESSION_STANDBY && row->present &&
            row->member_id == s->member_id && local(node) > since && !succession_why_ineligible(s, local(node));
 }
 
@@ -136,8 +137,9 @@ static void check_switchover(void)
             return;
     }
     bool ready = false;
+    int64_t term = w->node[from].keeper.term;
     limit = w->now + bound_ms();
-    while (!w->broken && (!heir() || heir() == from)) {
+    while (!w->broken && (!heir() || w->node[heir()].keeper.term == term)) { /* it may follow itself if no other can */
         if (heir() == from)
             ready = target && is_ready(target);
         step();

@@ -105,6 +105,7 @@ struct node {
     bool alive, paused, frozen; /* frozen: wrapper and keeper, the whole node */
     uint32_t life, link;        /* of wrapper process and connection */
     bool connected, cut;
+    bool unable;     /* its fence role is missing */
     int64_t slow[2]; /* to the database and back */
     int64_t generation, incarnation, member_id;
     int64_t wake_at;
