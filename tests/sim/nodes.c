@@ -354,6 +354,8 @@ static void carry_out(int n, const struct order *order)
         break;
     case ORDER_EXIT:
         say(n, "left");
+        if (!w->faulty)
+            after(20, F_START_WRAPPER, n, 0, 0);
         node->alive = node->connected = false;
         node->life++;
         node->link++;
