@@ -43,7 +43,7 @@ struct lookout {
     pthread_mutex_t lock; /* guards the next five */
     struct request *first;
     int watchers;
-    bool stop, census_wanted;
+    bool stop, look_wanted;
     struct sight *sight; /* the last one, or NULL */
 
     /* the thread's own */
@@ -111,7 +111,7 @@ static void answer_change(struct request *request, const struct lookout_outcome 
 
 static void fail_change(struct request *request, const char *reason, bool unknown)
 {
-    struct lookout_outcome outcome = {.unknown = unknown};
+    struct lookout_outcome outcome = {.away = true, .unknown = unknown};
     (void)snprintf(outcome.reason, sizeof outcome.reason, "%s", reason);
     answer_change(request, &outcome);
 }
@@ -184,7 +184,7 @@ static void publish(struct lookout *self, struct sight *sight)
     if (!sight->census.taken_ms && old)
         sight->census = old->census;
     self->sight = sight_keep(sight);
-    self->census_wanted = false;
+    self->look_wanted = false;
     bool watched = self->watchers > 0;
     (void)pthread_mutex_unlock(&self->lock);
     sight_release(old);
@@ -264,7 +264,7 @@ static void look(struct lookout *self)
 
 static bool lacks_right(const struct error *error)
 {
-    return strstr(error->text, "(SQLSTATE 42501)") != NULL;
+    return strstr(error->text, "(SQLSTATE 42501)") || strstr(error->text, "(SQLSTATE 42883)");
 }
 
 /* The reply is {"accepted", "term", "refused"} or a boolean. */
@@ -272,8 +272,9 @@ static void read_outcome(const char *text, struct lookout_outcome *ret)
 {
     cleanup_json json_t *reply = json_loads(text, JSON_DECODE_ANY, NULL);
     const char *refused = json_string_value(json_object_get(reply, "refused"));
-    ret->accepted = json_is_boolean(reply) || json_is_true(json_object_get(reply, "accepted"));
-    ret->changed = json_is_true(reply);
+    bool already = json_is_true(json_object_get(reply, "already"));
+    ret->accepted = json_is_boolean(reply) || already || json_is_true(json_object_get(reply, "accepted"));
+    ret->changed = ret->accepted && !already && !json_is_false(reply);
     ret->term = json_integer_value(json_object_get(reply, "term"));
     if (!ret->accepted)
         (void)snprintf(ret->reason, sizeof ret->reason, "%s", refused ? refused : "the database refused without a reason");
@@ -288,7 +289,7 @@ static void on_change(void *data, const PGresult *result, const char *warning, c
     self->changing = NULL;
     if (result) {
         read_outcome(PQntuples(result) == 1 ? PQgetvalue(result, 0, 0) : "", &outcome);
-    } else if (lacks_right(error)) {
+    } else if (lacks_right(error)) { /* a function that is closed to it may seem not to be there at all */
         outcome.forbidden = true;
         (void)snprintf(outcome.reason, sizeof outcome.reason,
                        "this member's database user may not: grant heirflow_operator to it, or use the command line");
@@ -328,7 +329,7 @@ static struct wants wants_of(struct lookout *self)
 {
     struct wants wants = {.until_ms = INT64_MAX};
     (void)pthread_mutex_lock(&self->lock);
-    wants.look = self->census_wanted;
+    wants.look = self->look_wanted;
     for (const struct request *request = self->first; request; request = request->next) {
         wants.look |= is_look(request);
         wants.change |= is_change(request);
@@ -502,8 +503,10 @@ static void *run(void *data)
     return NULL;
 }
 
-static void free_lookout(struct lookout *self)
+void lookout_free(struct lookout *self)
 {
+    if (!self)
+        return;
     (void)uv_run(&self->loop, UV_RUN_DEFAULT); /* what is closing */
     (void)uv_loop_close(&self->loop);
     (void)pthread_mutex_destroy(&self->lock);
@@ -572,20 +575,30 @@ bool lookout_start(const struct lookout_settings *settings, struct lookout **ret
     }
     uv_close((uv_handle_t *)&self->timer, NULL);
     uv_close((uv_handle_t *)&self->wake, NULL);
-    free_lookout(self);
+    lookout_free(self);
     return false;
 }
 
-static void add(struct lookout *self, struct request *request)
+/* Says so to the thread, with the lock held. False once it has ended. */
+static bool nudge(struct lookout *self)
+{
+    return !self->stop && uv_async_send(&self->wake) == 0;
+}
+
+static bool add(struct lookout *self, struct request *request)
 {
     request->until_ms = clock_now_ms() + PATIENCE_MS;
     (void)pthread_mutex_lock(&self->lock);
+    bool added = nudge(self);
     struct request **place = &self->first;
     while (*place)
         place = &(*place)->next;
-    *place = request;
+    if (added)
+        *place = request;
     (void)pthread_mutex_unlock(&self->lock);
-    (void)uv_async_send(&self->wake);
+    if (!added)
+        free_request(request);
+    return added;
 }
 
 bool lookout_look(struct lookout *self, lookout_sight_cb *on_sight, void *data)
@@ -595,8 +608,7 @@ bool lookout_look(struct lookout *self, lookout_sight_cb *on_sight, void *data)
         return false;
     request->on_sight = on_sight;
     request->data = data;
-    add(self, request);
-    return true;
+    return add(self, request);
 }
 
 bool lookout_change(struct lookout *self, enum lookout_change change, const char *node, lookout_outcome_cb *on_outcome,
@@ -609,16 +621,16 @@ bool lookout_change(struct lookout *self, enum lookout_change change, const char
     request->change = change;
     request->node = node ? strdup(node) : NULL;
     request->data = data;
-    add(self, request);
-    return true;
+    return add(self, request);
 }
 
 void lookout_watch(struct lookout *self, bool on)
 {
     (void)pthread_mutex_lock(&self->lock);
     self->watchers += on ? 1 : -1;
+    self->look_wanted |= on;
+    (void)nudge(self);
     (void)pthread_mutex_unlock(&self->lock);
-    (void)uv_async_send(&self->wake);
 }
 
 struct census lookout_census(struct lookout *self, int64_t max_age_ms)
@@ -628,10 +640,9 @@ struct census lookout_census(struct lookout *self, int64_t max_age_ms)
     if (self->sight)
         census = self->sight->census;
     bool old = !census.taken_ms || clock_now_ms() - census.taken_ms > max_age_ms;
-    self->census_wanted |= old;
-    (void)pthread_mutex_unlock(&self->lock);
     if (old)
-        (void)uv_async_send(&self->wake);
+        self->look_wanted = nudge(self);
+    (void)pthread_mutex_unlock(&self->lock);
     return census;
 }
 
@@ -640,9 +651,8 @@ void lookout_stop(struct lookout *self)
     if (!self)
         return;
     (void)pthread_mutex_lock(&self->lock);
+    (void)nudge(self);
     self->stop = true;
     (void)pthread_mutex_unlock(&self->lock);
-    (void)uv_async_send(&self->wake);
     (void)pthread_join(self->thread, NULL);
-    free_lookout(self);
 }

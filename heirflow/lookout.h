@@ -28,9 +28,10 @@ enum lookout_change { CHANGE_SWITCHOVER, CHANGE_PAUSE, CHANGE_RESUME };
 struct lookout_outcome {
     bool accepted;
     bool unknown;     /* no answer in time: it may yet happen */
+    bool away;        /* the database cannot be asked */
     bool forbidden;   /* the database user lacks the right */
     int64_t term;     /* switchover: which one is to end */
-    bool changed;     /* pause, resume: it was not so before */
+    bool changed;     /* it was not so before */
     char reason[512]; /* of a refusal or failure */
 };
 
@@ -46,8 +47,8 @@ struct lookout_settings {
 
 bool lookout_start(const struct lookout_settings *settings, struct lookout **ret_lookout, struct error *error);
 
-/* From any thread, never blocking. The callback runs exactly once, within LOOKOUT_ANSWER_MS; false without memory, and then
- * it does not. */
+/* From any thread, never blocking. The callback runs exactly once, within LOOKOUT_ANSWER_MS; false without memory or once
+ * stopped, and then it does not. */
 enum { LOOKOUT_ANSWER_MS = 5000 };
 bool lookout_look(struct lookout *self, lookout_sight_cb *on_sight, void *data);
 bool lookout_change(struct lookout *self, enum lookout_change change, const char *node, lookout_outcome_cb *on_outcome,
@@ -59,5 +60,7 @@ void lookout_watch(struct lookout *self, bool on);
 /* The last known numbers; asks for newer ones if they are older than max_age_ms. */
 struct census lookout_census(struct lookout *self, int64_t max_age_ms);
 
-/* Ends all requests (as failed), then the thread. NULL is fine. */
+/* Ends all requests (as failed), then the thread. It may still be called, and does nothing any more. NULL is fine for both.
+ */
 void lookout_stop(struct lookout *self);
+void lookout_free(struct lookout *self); /* after lookout_stop */

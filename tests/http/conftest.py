@@ -72,3 +72,43 @@ def heir(node, database):
     made = node("ada", database=database)
     wait_for(lambda: made.get("/heir").status == 200, 20, lambda: "an heir\n" + made.log())
     return made
+
+
+@pytest.fixture
+def guarded(node, database):
+    """One node that leads and takes changes from who knows TOKEN."""
+    made = node("ada", database=database, token=TOKEN)
+    wait_for(lambda: made.get("/heir").status == 200, 20, lambda: "an heir\n" + made.log())
+    return made
+
+
+class Events:
+    """A page's connection: next() is the next message."""
+
+    def __init__(self, node):
+        self.connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=20)
+        self.connection.request("GET", "/events")
+        self.response = self.connection.getresponse()
+        self.status, self.headers = self.response.status, self.response.headers
+
+    def next(self):
+        while line := self.response.readline():
+            if line.startswith(b"data: "):
+                return json.loads(line[6:])
+        return None
+
+    def close(self):
+        self.connection.close()
+
+
+@pytest.fixture
+def events():
+    """events(node) opens one."""
+    opened = []
+
+    def connect(node):
+        opened.append(Events(node))
+        return opened[-1]
+    yield connect
+    for each in opened:
+        each.close()
