@@ -19,11 +19,14 @@
 #include "metrics.h"
 #include "page.h"
 
-#define TOUCH_MS 250    /* how old the loop's state may be; also how soon a hang of the loop can show */
-#define RETRY_MS 10000  /* between attempts to get the address */
-#define CONNECTIONS 512 /* fewer if this process may not have many descriptors */
-#define IDLE_S 15       /* a connection on which nothing happens */
-#define MEMORY 16384    /* a connection's: its headers have to fit */
+#define TOUCH_MS 250     /* how old the loop's state may be; also how soon a hang of the loop can show */
+#define RETRY_MS 10000   /* between attempts to get the address */
+#define CONNECTIONS 512  /* fewer if this process may not have many descriptors */
+#define IDLE_S 15        /* a connection on which nothing happens */
+#define REQUEST_MS 10000 /* from its beginning to the end of its answer; a byte now and then does not help */
+#define CROWD 100
+#define CROWD_MS 2000 /* the same while there are more than so many */
+#define MEMORY 16384  /* a connection's: its headers have to fit */
 #define BODY_MAX 4096
 #define SUBSCRIBERS 32     /* pages that are kept up to date */
 #define CENSUS_AGE_MS 5000 /* Prometheus asks every 15 s or so */
@@ -63,6 +66,10 @@ struct http {
     struct MHD_Daemon *daemon;
     struct lookout *lookout;
 
+    pthread_mutex_t clients_lock; /* guards the next two */
+    struct client *clients;
+    int client_count;
+
     pthread_mutex_t lock; /* guards the rest */
     struct vitals vitals;
     struct subscriber *subscribers;
@@ -70,6 +77,13 @@ struct http {
     struct message *message; /* the latest */
     bool stopping;
     int64_t told_refusal_ms;
+};
+
+/* One connection. */
+struct client {
+    struct client *next;
+    int fd;
+    int64_t since_ms; /* when its request began, or it became idle; 0: it may stay as long as it likes */
 };
 
 /* One request and its answer. */
@@ -164,6 +178,69 @@ static void name_client(struct exchange *exchange, char *buffer, size_t size)
     socklen_t length = address && address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     if (!address || getnameinfo(address, length, buffer, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
         (void)snprintf(buffer, size, "(unknown)");
+}
+
+/* ---- connections ---- */
+
+static void set_since(struct http *self, struct MHD_Connection *connection, int64_t since_ms)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct client *client = info ? info->socket_context : NULL;
+    (void)pthread_mutex_lock(&self->clients_lock);
+    if (client)
+        client->since_ms = since_ms;
+    (void)pthread_mutex_unlock(&self->clients_lock);
+}
+
+static void add_client(struct http *self, struct MHD_Connection *connection, void **context)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct client *client = calloc(1, sizeof *client);
+    *context = client;
+    if (!client)
+        return;
+    (void)pthread_mutex_lock(&self->clients_lock);
+    *client = (struct client){.next = self->clients, .fd = info->connect_fd, .since_ms = clock_now_ms()};
+    self->clients = client;
+    self->client_count++;
+    (void)pthread_mutex_unlock(&self->clients_lock);
+}
+
+static void remove_client(struct http *self, struct client *client)
+{
+    (void)pthread_mutex_lock(&self->clients_lock);
+    struct client **place = &self->clients;
+    while (*place && *place != client)
+        place = &(*place)->next;
+    if (*place) {
+        *place = client->next;
+        self->client_count--;
+    }
+    (void)pthread_mutex_unlock(&self->clients_lock);
+    free(client);
+}
+
+static void on_connection(void *data, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        add_client(data, connection, context);
+    else
+        remove_client(data, *context);
+}
+
+/* On the loop, which waits for nobody. A client is in the list only while its descriptor is open. */
+static void hang_up_on_slow_ones(struct http *self)
+{
+    int64_t now_ms = clock_now_ms();
+    if (pthread_mutex_trylock(&self->clients_lock) != 0)
+        return;
+    int64_t most_ms = self->client_count > CROWD ? CROWD_MS : REQUEST_MS;
+    for (struct client *client = self->clients; client; client = client->next) {
+        if (client->since_ms && now_ms - client->since_ms > most_ms)
+            (void)shutdown(client->fd, SHUT_RDWR); /* the server's thread does the rest */
+    }
+    (void)pthread_mutex_unlock(&self->clients_lock);
 }
 
 /* ---- answers from the loop's state alone ---- */
@@ -399,7 +476,9 @@ static enum MHD_Result serve_events(struct exchange *exchange)
     if (strcmp(exchange->method, "HEAD") == 0)
         return send_response(exchange, MHD_HTTP_OK, EVENTS, response_of(""));
     struct subscriber *subscriber = subscribe(exchange);
-    if (!subscriber)
+    if (subscriber)
+        set_since(exchange->http, exchange->connection, 0);
+    else
         return say(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "%d pages are kept up to date already, that is enough",
                    SUBSCRIBERS);
     struct MHD_Response *response =
@@ -620,6 +699,7 @@ static bool is_method(const struct exchange *exchange, const char *name)
 /* Before the body is there: refuses, or goes on without an answer. Answers this early close the connection. */
 static enum MHD_Result receive_headers(struct exchange *exchange, const char *path)
 {
+    const char *length = header(exchange, "Content-Length");
     exchange->route = route_of(path);
     if (!host_is_ours(exchange))
         return say(exchange, MHD_HTTP_MISDIRECTED_REQUEST, "ask for localhost or for this node's address");
@@ -635,6 +715,8 @@ static enum MHD_Result receive_headers(struct exchange *exchange, const char *pa
         return say_methods(exchange, MHD_HTTP_METHOD_NOT_ALLOWED);
     if (exchange->route->changes)
         return check_right(exchange);
+    if (header(exchange, "Transfer-Encoding") || strcmp(length ? length : "0", "0") != 0)
+        return say(exchange, MHD_HTTP_BAD_REQUEST, "this path takes no body");
     return MHD_YES;
 }
 
@@ -672,9 +754,8 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *connection,
 static void on_completed(void *data, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode how)
 {
     struct exchange *exchange = *con_cls;
-    (void)data;
-    (void)connection;
     (void)how;
+    set_since(data, connection, clock_now_ms());
     if (exchange) {
         sight_release(exchange->sight);
         free(exchange->outcome);
@@ -772,7 +853,8 @@ static struct MHD_Daemon *start_daemon(struct http *self, int fd)
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, self,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, most, MHD_OPTION_PER_IP_CONNECTION_LIMIT, most / 2,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, self, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, self, MHD_OPTION_NOTIFY_CONNECTION, on_connection, self,
+        MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return daemon;
 }
@@ -835,6 +917,7 @@ static void on_tick(uv_timer_t *tick)
 {
     struct http *self = tick->data;
     http_touch(self);
+    hang_up_on_slow_ones(self);
     if (!self->daemon && clock_now_ms() >= self->retry_at_ms)
         try_listening(self);
 }
@@ -858,6 +941,7 @@ struct http *http_create(uv_loop_t *loop, const struct config *config, const str
     self->schema = strdup(config->schema);
     self->callbacks = *callbacks;
     (void)pthread_mutex_init(&self->lock, NULL);
+    (void)pthread_mutex_init(&self->clients_lock, NULL);
     (void)uv_timer_init(loop, &self->tick); /* cannot fail */
     (void)uv_async_init(loop, &self->terminate, on_terminate);
     self->tick.data = self->terminate.data = self;
@@ -874,6 +958,7 @@ static void on_handle_closed(uv_handle_t *handle)
     if (--self->handles > 0)
         return;
     (void)pthread_mutex_destroy(&self->lock);
+    (void)pthread_mutex_destroy(&self->clients_lock);
     message_release(self->message);
     free(self->listen);
     free(self->token);

@@ -33,8 +33,8 @@ function duration(ms) {
 }
 
 const clock = (at, date) => new Date(at).toLocaleString([], date
-  ? {month: "short", day: "numeric", hour: "2-digit", minute: "2-digit"}
-  : {hour: "2-digit", minute: "2-digit", second: "2-digit"});
+  ? {month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23"}
+  : {hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23"});
 const now = () => last.group.now_ms + performance.now() - told; // by the database's clock
 
 // ---- the group
@@ -44,11 +44,11 @@ function showSummary(status, here) {
   document.title = (heir || "no heir") + " · " + status.group;
   $("group").textContent = status.group;
   const words = heir
-    ? [element("strong", "", heir), ` is the heir since ${duration(now() - Date.parse(status.acceded_at))}, term ${status.term}`]
+    ? [element("strong", "", heir), ` is the heir, term ${status.term}, for ${duration(now() - Date.parse(status.acceded_at))} now`]
     : [element("strong", "", "Nobody"), ` is the heir at present; the last term was ${status.term}`];
-  $("summary").replaceChildren(...words, `, lease ${duration(status.lease_ms)}`,
+  $("summary").replaceChildren(...words, `; the lease is ${duration(status.lease_ms)}. `,
     status.paused ? element("span", "pill warn", "paused: nobody takes over") : "");
-  $("here").textContent = `Told by ${here.node}, which is ${here.state}.`;
+  $("here").textContent = `Told by ${here.node} (${here.state}).`;
 }
 
 function describeScheduler(scheduler) {

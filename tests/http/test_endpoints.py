@@ -11,7 +11,7 @@ import pytest
 
 from processes import wait_for
 
-READING = ["/status", "/heir", "/standby", "/health", "/metrics"]
+READING = ["/", "/status", "/heir", "/standby", "/health", "/metrics"]
 
 
 def test_heir_and_standby_are_each_others_opposite(node, database):
