@@ -37,9 +37,8 @@ bool app_change_group(struct app *app, const char *group, void (*on_change)(void
 {
     feed_stop(app->feed);
     app->feed = NULL;
-    model_finish(&app->model);
     model_text(app->group, sizeof app->group, group);
-    if (!model_init(&app->model, app->group))
+    if (!intake_group(&app->intake, app->group, clock_now_ms()))
         return error_set(error, EXIT_CODE_USAGE, "out of memory");
     desk_change_group(&app->desk);
     return feed_start(&app->loop, app->config, app->group, &app->intake, on_change, app, &app->feed, error);

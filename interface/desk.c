@@ -32,6 +32,7 @@ void desk_change_group(struct desk *self)
     self->selected = 0;
     self->selected_node[0] = '\0';
     self->anchor = 0;
+    self->filter[0] = '\0';
     self->panel = DESK_NO_PANEL;
     self->waiting = false;
     self->awaited.term = 0;

@@ -35,7 +35,7 @@ static void write_line(struct intake *self, const char *said, int64_t now_ms, js
 
 bool intake_record(struct intake *self, const char *path, int64_t now_ms, int64_t wall_ms, struct error *error)
 {
-    self->record = fopen(path, "we");
+    self->record = fopen(path, "wxe");
     if (!self->record)
         return error_set(error, EXIT_CODE_USAGE, "cannot write the recording %s: %s", path, strerror(errno));
     write_line(self, "head", now_ms,
@@ -117,6 +117,16 @@ void intake_reread(struct intake *self, int64_t now_ms)
     model_reread(self->model);
     if (self->record)
         write_line(self, "reread", now_ms, json_object());
+}
+
+bool intake_group(struct intake *self, const char *group, int64_t now_ms)
+{
+    char name[MODEL_NAME];
+    model_text(name, sizeof name, group);
+    model_finish(self->model);
+    if (self->record)
+        write_line(self, "group", now_ms, json_pack("{s:s}", "group", name));
+    return model_init(self->model, name);
 }
 
 void intake_unreadable(struct intake *self, int64_t count, int64_t now_ms)
@@ -215,6 +225,8 @@ bool intake_replay(struct intake *self, const char *text)
                     json_is_true(json_object_get(line, "complete")), number_of(line, "asked_ms"), now_ms);
     else if (strcmp(said, "older") == 0)
         intake_read_older(self, number_of(line, "after"), now_ms);
+    else if (strcmp(said, "group") == 0)
+        return intake_group(self, text_of(line, "group"), now_ms);
     else if (strcmp(said, "reread") == 0)
         intake_reread(self, now_ms);
     else if (strcmp(said, "unreadable") == 0)

@@ -18,7 +18,7 @@ struct intake {
     FILE *record; /* NULL: none */
 };
 
-/* Times as in model.h. False, with the recording unwritten, if the file cannot be written. */
+/* Times as in model.h. False, with the recording unwritten, if the file exists or cannot be written. */
 bool intake_record(struct intake *self, const char *path, int64_t now_ms, int64_t wall_ms, struct error *error);
 bool intake_finish(struct intake *self, struct error *error); /* false if the recording is not whole */
 
@@ -29,6 +29,7 @@ bool intake_event(struct intake *self, const struct model_event *event, bool fro
 void intake_read(struct intake *self, int64_t after, int64_t last, bool complete, int64_t asked_ms, int64_t now_ms);
 void intake_read_older(struct intake *self, int64_t after, int64_t now_ms);
 void intake_reread(struct intake *self, int64_t now_ms);
+bool intake_group(struct intake *self, const char *group, int64_t now_ms); /* another one; false without memory */
 void intake_unreadable(struct intake *self, int64_t count, int64_t now_ms);
 void intake_try(struct intake *self, enum intake_source source, int64_t now_ms);
 void intake_word(struct intake *self, enum intake_source source, int64_t now_ms);

@@ -116,10 +116,13 @@ static void history_ends(struct model *self, int64_t to, int64_t before_ms)
         self->whole_to = to;
 }
 
-static void advance(struct model *self, int64_t now_ms)
+/* `from`: where the event after whole_to may stand. */
+static void advance(struct model *self, int from, int64_t now_ms)
 {
-    for (int i = 0; i < self->count; i++) {
+    for (int i = from; i < self->count; i++) {
         const struct model_event *event = model_event(self, i);
+        if (!event->stray && event->sequence > self->whole_to + 1)
+            return;
         if (!event->stray && event->sequence == self->whole_to + 1) {
             self->whole_to++;
             self->whole_since_ms = now_ms;
@@ -127,12 +130,21 @@ static void advance(struct model *self, int64_t now_ms)
     }
 }
 
+/* FNV-1a: so that looking for an id does not touch every event. */
+static uint64_t hash(const char *id)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (; *id; id++)
+        hash = (hash ^ (unsigned char)*id) * 0x100000001b3;
+    return hash;
+}
+
 static struct model_event *find(struct model *self, const char *id)
 {
-    for (int i = self->count - 1; i >= 0; i--) {
-        struct model_event *event = event_at(self, i);
-        if (strcmp(event->id, id) == 0)
-            return event;
+    uint64_t wanted = hash(id);
+    for (int slot = self->count - 1; slot >= 0; slot--) {
+        if (self->hashes[slot] == wanted && strcmp(self->pool[slot].id, id) == 0)
+            return &self->pool[slot];
     }
     return NULL;
 }
@@ -152,12 +164,13 @@ static int place(const struct model *self, int64_t sequence)
     return at;
 }
 
-static void insert(struct model *self, const struct model_event *event)
+/* Returns where it stands now, -1 if nowhere. */
+static int insert(struct model *self, const struct model_event *event)
 {
     int at = place(self, event->sequence), slot = self->count;
     if (self->count == MODEL_NEWS) {
         if (at == 0)
-            return; /* older than all that is kept */
+            return -1; /* older than all that is kept */
         slot = self->order[0];
         memmove(self->order, self->order + 1, sizeof self->order[0] * (size_t)(at - 1));
         at--;
@@ -167,6 +180,8 @@ static void insert(struct model *self, const struct model_event *event)
     }
     self->order[at] = slot;
     self->pool[slot] = *event;
+    self->hashes[slot] = hash(event->id);
+    return at;
 }
 
 bool model_take_event(struct model *self, const struct model_event *event, bool from_database, int64_t received_ms)
@@ -184,9 +199,9 @@ bool model_take_event(struct model *self, const struct model_event *event, bool 
     taken.received_ms = received_ms;
     taken.read_ms = from_database ? received_ms : 0;
     taken.stray = false;
-    insert(self, &taken);
-    if (self->whole_to >= 0)
-        advance(self, received_ms);
+    int at = insert(self, &taken);
+    if (at >= 0 && self->whole_to >= 0 && taken.sequence == self->whole_to + 1)
+        advance(self, at, received_ms);
     return true;
 }
 
@@ -198,10 +213,13 @@ bool model_missing(const struct model *self, int64_t *ret_after)
         *ret_after = highest > MODEL_HISTORY ? highest - MODEL_HISTORY : 0;
         return self->has_snapshot && self->snapshot.exists;
     }
-    for (int i = 0; i < self->count; i++) {
+    for (int i = self->count - 1; i >= 0; i--) {
         const struct model_event *event = model_event(self, i);
-        if (!event->stray && event->sequence > highest)
+        if (event->stray)
+            continue;
+        if (event->sequence > highest)
             highest = event->sequence;
+        break; /* the others stand in order */
     }
     *ret_after = self->whole_to;
     return highest > self->whole_to;
@@ -227,7 +245,7 @@ void model_read(struct model *self, int64_t after, int64_t last, bool complete, 
         self->whole_to = to;
         self->whole_since_ms = now_ms;
     }
-    advance(self, now_ms);
+    advance(self, 0, now_ms);
 }
 
 static int64_t first_sequence(const struct model *self)

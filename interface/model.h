@@ -93,8 +93,9 @@ struct model {
     struct model_snapshot snapshot;
     int64_t snapshot_ms; /* when it was received */
 
-    struct model_event *pool; /* MODEL_NEWS of them */
-    int order[MODEL_NEWS];    /* indices into pool, by sequence; strays stay where they were */
+    struct model_event *pool;    /* MODEL_NEWS of them */
+    uint64_t hashes[MODEL_NEWS]; /* of their ids */
+    int order[MODEL_NEWS];       /* indices into pool, by sequence; strays stay where they were */
     int count;
     uint64_t arrivals;
     int64_t whole_to;       /* nothing known to be missing up to this sequence; -1: history not read yet */

@@ -368,3 +368,40 @@ def test_orders_to_a_database_that_is_frozen_or_gone(view, own_database):
     order(pane, "p", "Resume the group?")
     pane.wait("it may be done or not, see the news", timeout=20)
     own_database.server.thaw()
+
+
+def test_who_can_be_removed_from_the_list(group, database):
+    group.accede("ada")
+    remove = lambda node: group.call("select remove_member('tests', %s)", group.members[node]["id"])
+    silence = "update roster set seen_at = seen_at - interval '2 hours' where node = %s; select 1"
+    assert "alive" in remove("eve")["refused"]
+    assert group.call("select remove_member('tests', 123456)")["refused"] == "there is no such member any more"
+    assert "refused" in group.call("select remove_member('nowhere', 1)")
+    for node in ("ada", "eve"):
+        database.query(silence, node)
+    assert "heir" in remove("ada")["refused"]  # dead or not: only a takeover ends its term
+    assert remove("eve") == {"accepted": True}
+    assert [row["node"] for row in group.call("select status('tests')")["members"]] == ["ada", "bob"]
+    last = group.news()[-1]
+    assert (last["type"], last["subject"], last["data"]["reason"]) == ("heirflow.left", "eve", "removed")
+    assert "refused" in remove("eve")
+
+
+def test_a_recording_follows_to_another_group(view, database, group, folder):
+    path = folder / "session.jsonl"
+    other = Group(database, "other-group")
+    other.register("zoe")
+    other.accede("zoe")
+    group.accede("ada")
+    pane = view(database, options=f"--record {path}")
+    pane.wait("ada heir for")
+    pane.keys("g")
+    pane.wait("heir zoe, term")
+    pane.keys("Up", "Enter")
+    pane.wait(" other-group ", "♛ zoe heir for", "acceded")
+    pane.keys("q")
+    wait_for(lambda: pane.child() is None, 10, "the end of the interface")
+    again = view(options=f"--replay {path}")
+    again.wait("end of recording", "other-group", "♛ zoe heir for", without=["ada"])
+    refused = view(database, options=f"--record {path}", width=300)
+    refused.wait("cannot write the recording", "File exists")

@@ -239,6 +239,46 @@ static void cuts_text_between_characters(void **state)
     assert_text("123", 3, "..");
 }
 
+static void reads_older_news_page_by_page(void **state)
+{
+    struct model *model = *state;
+    int64_t after = -1;
+    see(model, 1000, 1);
+    assert_false(model_older(model, 250, &after)); /* the latest come first */
+    read_some(model, 500, 1000, true, 2);
+    assert_true(model_older(model, 250, &after));
+    assert_int_equal(after, 250);
+    for (int64_t sequence = 251; sequence <= 500; sequence++)
+        (void)take(model, sequence, (char[]){'a', (char)('a' + sequence % 26), (char)('a' + sequence / 26), 0}, true, 3);
+    model_read_older(model, after);
+    assert_int_equal(model_event(model, 0)->sequence, 251);
+    assert_true(model_older(model, 250, &after));
+    assert_int_equal(after, 0);
+    (void)take(model, 250, "last", true, 4); /* those before it have been removed by their age */
+    model_read_older(model, after);
+    assert_false(model_older(model, 250, &after));
+    assert_false(model_missing(model, &after));
+    model_reread(model); /* another server may have them */
+    read_some(model, 500, 1000, true, 5);
+    assert_true(model_older(model, 250, &after));
+}
+
+static void a_storm_of_news_is_taken_quickly(void **state)
+{
+    struct model *model = *state;
+    int64_t after = 0;
+    see(model, 0, 1);
+    model_read(model, 0, 0, true, 1, 1);
+    for (int64_t sequence = 1; sequence <= 60000; sequence++) {
+        assert_true(hear(model, sequence, 2));
+        if (sequence % 1000 == 0)
+            assert_false(model_missing(model, &after));
+    }
+    assert_int_equal(model->count, MODEL_NEWS);
+    assert_int_equal(model->whole_to, 60000);
+    assert_false(hear(model, 60000, 3));
+}
+
 static void remembers_how_the_sources_do(void **state)
 {
     struct model *model = *state;
@@ -269,6 +309,8 @@ int main(void)
         TEST(news_told_by_the_broker_first_stay),
         TEST(makes_text_harmless),
         TEST(cuts_text_between_characters),
+        TEST(reads_older_news_page_by_page),
+        TEST(a_storm_of_news_is_taken_quickly),
         TEST(remembers_how_the_sources_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
