@@ -97,7 +97,7 @@ static const char *why_not(const struct desk *self, const struct model *model, c
     case MODEL_MISSING:
         return "the schema is older than this program: run `heirflow migrate`";
     case MODEL_DENIED:
-        return "this database user may only look; an administrator can: grant heirflow_operator to it";
+        return "needs the role heirflow_operator; this database user may only look";
     case MODEL_GRANTED:
         break;
     }

@@ -191,7 +191,7 @@ def test_a_viewer_may_look(view, database, group, user):
     pane.keys("p")
     pane.wait("may only look", "heirflow_operator", without=["y yes"])
     pane.keys("?")
-    pane.wait("pause the group: no takeovers; or resume it (not for you)", "Not for you: this database user may only look")
+    pane.wait("pause the group: no takeovers; or resume it (not for you)", "Not for you: needs the role heirflow_operator")
     pane.keys("q")
     select(pane, "bob")
     pane.keys("Enter")
