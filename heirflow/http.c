@@ -220,9 +220,19 @@ static void remove_client(struct http *self, struct client *client)
     free(client);
 }
 
+/* The loop goes first where processors are scarce: on Linux each thread has a niceness of its own. */
+static void yield_to_the_loop(void)
+{
+    static _Thread_local bool done;
+    if (!done)
+        (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LOOKOUT_NICENESS); /* else as before */
+    done = true;
+}
+
 static void on_connection(void *data, struct MHD_Connection *connection, void **context,
                           enum MHD_ConnectionNotificationCode what)
 {
+    yield_to_the_loop();
     if (what == MHD_CONNECTION_NOTIFY_STARTED)
         add_client(data, connection, context);
     else

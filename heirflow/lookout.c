@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "cleanup.h"
@@ -499,6 +501,7 @@ static void on_wake(uv_async_t *wake)
 static void *run(void *data)
 {
     struct lookout *self = data;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LOOKOUT_NICENESS); /* this thread's alone; what fails does no harm */
     (void)uv_run(&self->loop, UV_RUN_DEFAULT);
     return NULL;
 }

@@ -8,6 +8,8 @@
 #include "error.h"
 #include "metrics.h"
 
+enum { LOOKOUT_NICENESS = 10 }; /* of its thread */
+
 struct lookout;
 
 /* One look at the group. Immutable; whoever keeps it takes a reference. */
