@@ -407,7 +407,7 @@ static bool start(struct follow *self, struct error *error)
     if (!self->postgres)
         return false;
     if (config->rabbitmq.url_count &&
-        !subscription_start(&self->loop, config, NAME, on_subscription, self, &self->subscription, error)) {
+        !subscription_start(&self->loop, config, config->group, NAME, on_subscription, self, &self->subscription, error)) {
         postgres_destroy(self->postgres, NULL, NULL);
         return false;
     }

@@ -23,6 +23,7 @@ enum {
     LEAST_PAUSE_MS = 500,
     MOST_PAUSE_MS = 8000,
     STOP_MS = 500,
+    NEW_WORD_MS = 100, /* words so close are one */
 };
 
 struct body {
@@ -70,8 +71,20 @@ static void report_up(struct subscription *self)
     (void)pthread_mutex_lock(&self->lock);
     self->state.up = true;
     self->state.lives++;
+    self->state.word_ms = clock_now_ms();
     self->state.fault.text[0] = '\0';
     announce(self);
+    (void)pthread_mutex_unlock(&self->lock);
+}
+
+static void report_word(struct subscription *self, const struct broker *broker)
+{
+    int64_t word_ms = clock_now_ms() - broker_silent_ms(broker);
+    (void)pthread_mutex_lock(&self->lock);
+    if (word_ms - self->state.word_ms >= NEW_WORD_MS) {
+        self->state.word_ms = word_ms;
+        announce(self);
+    }
     (void)pthread_mutex_unlock(&self->lock);
 }
 
@@ -185,6 +198,7 @@ static bool consume(struct subscription *self, struct broker *broker, struct err
         if (reply.reply_type == AMQP_RESPONSE_NORMAL) {
             keep(self, &envelope.message.body);
             amqp_destroy_envelope(&envelope);
+            report_word(self, broker);
             continue;
         }
         bool library = reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION;
@@ -196,6 +210,7 @@ static bool consume(struct subscription *self, struct broker *broker, struct err
         }
         if (broker_silent_ms(broker) >= BROKER_HEARTBEAT_S * 1000)
             return broker_fail_silent(broker, error);
+        report_word(self, broker);
     }
     return true;
 }
@@ -260,11 +275,13 @@ static void on_async(uv_async_t *async)
     self->on_change(self->data);
 }
 
-/* Signals are the loop's: the thread is born with all of them blocked. */
+/* Signals are the loop's: the thread is born with all of them blocked but those of its own mistakes. */
 static int start_thread(struct subscription *self)
 {
     sigset_t all, before;
     (void)sigfillset(&all);
+    for (const int *crash = (const int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, 0}; *crash; crash++)
+        (void)sigdelset(&all, *crash);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&self->thread, NULL, run, self);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -288,14 +305,14 @@ static void on_closed(uv_handle_t *handle)
     release(handle->data);
 }
 
-bool subscription_start(uv_loop_t *loop, const struct config *config, const char *client_name,
+bool subscription_start(uv_loop_t *loop, const struct config *config, const char *group, const char *client_name,
                         void (*on_change)(void *data), void *data, struct subscription **ret_subscription,
                         struct error *error)
 {
     struct subscription *self = calloc(1, sizeof *self);
     if (!self)
         return error_set(error, EXIT_CODE_BROKER, "out of memory");
-    self->group = strdup(config->group);
+    self->group = strdup(group);
     self->on_change = on_change;
     self->data = data;
     self->fd = -1;

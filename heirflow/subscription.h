@@ -16,12 +16,13 @@ struct subscription;
 struct subscription_state {
     bool up;            /* the queue is bound: all that is published from now on should come */
     uint64_t lives;     /* how often it has come up */
+    int64_t word_ms;    /* when the broker was last heard of, its heartbeats included; 0: never */
     struct error fault; /* why it is not up; text "" while nothing has failed yet */
 };
 
 /* Connects and reconnects until stopped. on_change runs on the loop when there is something to take or the state changed.
- * `config` has a broker; nothing of it is used after the call. */
-bool subscription_start(uv_loop_t *loop, const struct config *config, const char *client_name,
+ * `config` has a broker; nothing of it, nor the group's name, is used after the call. */
+bool subscription_start(uv_loop_t *loop, const struct config *config, const char *group, const char *client_name,
                         void (*on_change)(void *data), void *data, struct subscription **ret_subscription,
                         struct error *error);
 

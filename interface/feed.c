@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "clock.h"
-#include "consumer.h"
 #include "decode.h"
 #include "postgres.h"
+#include "subscription.h"
 
 enum {
     EACH_MS = 1000, /* the roster is asked for at least as often */
@@ -36,7 +36,8 @@ struct feed {
     void (*on_change)(void *data);
     void *data;
     struct postgres *postgres;
-    struct consumer *consumer;
+    struct subscription *subscription;
+    int64_t word_ms;  /* of RabbitMQ, as last told */
     uv_timer_t timer; /* the next thing to do */
     bool postgres_closed, timer_closed;
 
@@ -287,20 +288,47 @@ static void on_notify(void *data, const char *payload)
     step(self);
 }
 
-static void on_consumer(void *data)
+/* What RabbitMQ has brought. True if there were new news. */
+static bool take_news(struct feed *self)
+{
+    bool news = false;
+    int64_t now_ms = clock_now_ms(), unreadable = 0;
+    size_t length;
+    for (char *body; (body = subscription_take(self->subscription, &length)); free(body)) {
+        struct model_event event;
+        enum decode_verdict verdict = decode_event(body, length, self->group, &event);
+        if (verdict == DECODE_NEWS)
+            news = intake_event(self->intake, &event, false, now_ms) || news;
+        unreadable += verdict == DECODE_UNREADABLE;
+    }
+    intake_unreadable(self->intake, unreadable, now_ms);
+    return news;
+}
+
+static void look_at_broker(struct feed *self)
+{
+    struct subscription_state state;
+    subscription_state(self->subscription, &state);
+    if (!state.up && state.fault.text[0])
+        intake_down(self->intake, INTAKE_RABBITMQ, state.fault.text, clock_now_ms());
+    else if (state.up && state.word_ms != self->word_ms)
+        intake_word(self->intake, INTAKE_RABBITMQ, state.word_ms);
+    self->word_ms = state.up ? state.word_ms : 0;
+}
+
+static void on_subscription(void *data)
 {
     struct feed *self = data;
-    if (consumer_collect(self->consumer, self->intake)) {
+    look_at_broker(self);
+    if (take_news(self)) {
         self->status_due = true;
         step(self);
     }
     self->on_change(self->data);
 }
 
-static bool open_postgres(struct feed *self, uv_loop_t *loop, struct error *error)
+static bool open_postgres(struct feed *self, uv_loop_t *loop, const char *name, struct error *error)
 {
-    char name[300];
-    (void)snprintf(name, sizeof name, "heirflow-interface:%s", self->group);
     struct postgres_settings settings = {
         .conninfo = self->config->postgres,
         .application_name = name,
@@ -319,14 +347,16 @@ static bool open_postgres(struct feed *self, uv_loop_t *loop, struct error *erro
 bool feed_start(uv_loop_t *loop, const struct config *config, const char *group, struct intake *intake,
                 void (*on_change)(void *data), void *data, struct feed **ret_feed, struct error *error)
 {
+    char name[300];
     struct feed *self = calloc(1, sizeof *self);
     if (!self)
         return error_set(error, EXIT_CODE_DATABASE, "out of memory");
+    (void)snprintf(name, sizeof name, "heirflow-interface:%s", group);
     *self =
         (struct feed){.config = config, .intake = intake, .on_change = on_change, .data = data, .pause_ms = LEAST_PAUSE_MS};
     (void)snprintf(self->group, sizeof self->group, "%s", group);
     self->timer.data = self;
-    if (!open_postgres(self, loop, error)) {
+    if (!open_postgres(self, loop, name, error)) {
         free(self);
         return false;
     }
@@ -335,7 +365,7 @@ bool feed_start(uv_loop_t *loop, const struct config *config, const char *group,
     intake_try(intake, INTAKE_POSTGRES, clock_now_ms());
     if (config->rabbitmq.url_count) {
         intake_try(intake, INTAKE_RABBITMQ, clock_now_ms());
-        if (!consumer_start(loop, config, self->group, on_consumer, self, &self->consumer, error))
+        if (!subscription_start(loop, config, self->group, name, on_subscription, self, &self->subscription, error))
             intake_down(intake, INTAKE_RABBITMQ, error->text, clock_now_ms());
     }
     step(self);
@@ -394,7 +424,7 @@ void feed_stop(struct feed *self)
 {
     if (!self)
         return;
-    consumer_stop(self->consumer);
+    subscription_stop(self->subscription);
     uv_close((uv_handle_t *)&self->timer, on_timer_closed);
     postgres_destroy(self->postgres, on_postgres_closed, self);
 }
