@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # it only computes, however slow the machine
 MODEL = pathlib.Path(__file__).with_name("succession.pml")
 MUTATIONS = re.findall(r"^ \*   ([A-Z_]+) +\d+  ", MODEL.read_text(), re.MULTILINE)
 CAUGHT_WITHIN = 20
@@ -20,7 +21,7 @@ def search(folder, steps, *defines):
     subprocess.run(["cc", "-O2", "-w", "-DSAFETY", "-DBFS", "-DCOLLAPSE", "-DVECTORSZ=2048", "-o", "pan", "pan.c"],
                    cwd=folder, check=True, timeout=60)
     return subprocess.run(["./pan", "-w22", f"-m{steps}"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, timeout=110).stdout
+                          text=True, timeout=500).stdout
 
 
 @pytest.mark.parametrize("nodes, steps", [(2, CAUGHT_WITHIN + 2), (3, 18)])

@@ -276,7 +276,7 @@ def test_a_broken_build_does_not_spin_and_others_get_their_turn(wrapper, witness
 
 
 def test_news_tell_the_succession_in_order(group, witness, database):
-    ada, bert = group("ada", "bert")
+    ada, bert = group("ada", "bert", lease_ms=3000)
     wait_until_runs(witness, "ada")
     ada.terminate()
     wait_until_runs(witness, "bert")
