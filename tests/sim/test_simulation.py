@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.timeout(600)  # it only computes, however slow the machine
 
 
 @pytest.mark.parametrize("first", [1, 5001])
