@@ -1,5 +1,7 @@
 /* Owns the way from arguments to a command, and the exit code. */
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "log.h"
@@ -25,8 +27,20 @@ static int run(const struct options *options)
     return code;
 }
 
+/* Else the next descriptor, of a server perhaps, would take the place of a standard stream that is closed. */
+static void open_missing_streams(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    open_missing_streams();
     struct options options;
     struct error error;
     if (!options_parse(argc, argv, &options, &error)) {

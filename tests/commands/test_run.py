@@ -82,3 +82,11 @@ def test_two_wrappers_of_one_group_with_one_run_directory(wrapper, command, data
     assert str(first.pid) in second.stderr and str(first.folder / "run") in second.stderr
     other_group = command("status", database=database, HEIRFLOW_GROUP="tests", expect=0)
     assert "other" not in other_group.stdout
+
+
+def test_closed_standard_streams(wrapper, database):
+    member = wrapper(database=database, start=False)
+    member.prefix = ["bash", "-c", 'exec "$@" <&- >&-', "-"]
+    member.start().wait_for_event("scheduler-started")
+    member.terminate()
+    assert member.wait() == 0, member.log()

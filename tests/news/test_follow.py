@@ -313,3 +313,10 @@ def test_head_ends_it(heirflow, database, outbox, idle):
                              heirflow], capture_output=True, text=True, timeout=10,
                             env=wrappers.clean_environment(HEIRFLOW_POSTGRES=database.dsn))
     assert result.stdout.splitlines()[1] == "0 0" and " 1 acceded ada" in result.stdout and result.stderr == ""
+
+
+def test_closed_standard_output_is_no_connection_to_the_database(heirflow, database, outbox):
+    outbox.tell(300)
+    result = subprocess.run(["bash", "-c", f"\"$0\" news --from 0 --group {GROUP} >&-; echo $?", heirflow], capture_output=True,
+                            text=True, timeout=20, env=wrappers.clean_environment(HEIRFLOW_POSTGRES=database.dsn))
+    assert result.stderr == "" and result.stdout == "0\n"
