@@ -124,7 +124,8 @@ const struct config_key config_keys[] = {
         .description = "Client certificate (PEM, with what it takes to get from it to its authority) for brokers that want "
                        "one."),
     KEY("rabbitmq.key_file", CONFIG_TEXT, rabbitmq.key_file, .most = 4095, .has_twin = true, .valid = is_path,
-        .expected = PATH_EXPECTED, .description = "Its private key (PEM, without a password)."),
+        .expected = PATH_EXPECTED,
+        .description = "Its private key (PEM, without a password, not open to every user of the host)."),
     KEY("lease_ms", CONFIG_INTEGER, lease_ms, .preset = "6000", .least = 200, .most = DAY_MS, .has_twin = true,
         .description = "How long one renewal lasts. It founds a new group; an existing group's own lease is adopted."),
     KEY("heartbeat_ms", CONFIG_INTEGER, heartbeat_ms, .preset = "0", .most = DAY_MS, .has_twin = true,

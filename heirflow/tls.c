@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct tls {
@@ -51,6 +52,15 @@ static bool fail_file(const char *key, const char *path, struct error *error)
                      strcmp(key, "rabbitmq.key_file") == 0 ? ", without a password, and belong to rabbitmq.cert_file" : "");
 }
 
+static bool check_secrecy(const char *path, struct error *error)
+{
+    struct stat file;
+    if (stat(path, &file) != 0 || !(file.st_mode & S_IRWXO)) /* loading it tells what is wrong with one that is not there */
+        return true;
+    return error_set(error, EXIT_CODE_USAGE, "rabbitmq.key_file %.300s is open to every user of this host: chmod o= it",
+                     path);
+}
+
 static bool load_files(SSL_CTX *context, const struct tls_files *files, struct error *error)
 {
     ERR_clear_error();
@@ -61,6 +71,8 @@ static bool load_files(SSL_CTX *context, const struct tls_files *files, struct e
         return error_set(error, EXIT_CODE_USAGE, "the system's certificates cannot be read; name some in rabbitmq.ca_file");
     if (files->cert_file && SSL_CTX_use_certificate_chain_file(context, files->cert_file) != 1)
         return fail_file("rabbitmq.cert_file", files->cert_file, error);
+    if (files->key_file && !check_secrecy(files->key_file, error))
+        return false;
     if (files->key_file && SSL_CTX_use_PrivateKey_file(context, files->key_file, SSL_FILETYPE_PEM) != 1)
         return fail_file("rabbitmq.key_file", files->key_file, error);
     return true;
@@ -99,6 +111,8 @@ bool tls_socket(amqp_connection_state_t connection, const struct tls_files *file
     SSL_CTX *context = amqp_ssl_socket_get_context(socket);
     amqp_ssl_socket_set_verify_hostname(socket, false); /* OpenSSL does it, and knows addresses too */
     verify_peer(context, self);
+    if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1)
+        abort(); /* this OpenSSL knows TLS 1.2 */
     *ret_socket = socket;
     return load_files(context, files, error);
 }
@@ -143,6 +157,8 @@ const char *tls_complaint(struct tls *self, bool shaken)
         return NULL;
     if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return "it does not speak TLS on that port; is it the one for amqps://, usually 5671?";
+    if (reason == SSL_R_TLSV1_ALERT_PROTOCOL_VERSION || reason == SSL_R_UNSUPPORTED_PROTOCOL)
+        return "it speaks no TLS 1.2 or newer; allow it there (ssl_options.versions)";
     if (alert && !self->has_certificate)
         (void)snprintf(self->text, sizeof self->text,
                        "it ended the TLS handshake (%s); it may want a client certificate: set rabbitmq.cert_file and "

@@ -1,4 +1,5 @@
 """amqps://: a broker that proves who it is, and each way of not doing so told in one clear text."""
+import pathlib
 import shutil
 import socket
 import ssl
@@ -48,7 +49,7 @@ def tls_broker(worker_folder, authority, outlives_tests):
 
 @pytest.fixture
 def handshakes():
-    """handshakes(certificate, key): a TLS server that gets as far as the handshake; its port."""
+    """handshakes(certificate, key, newest=VERSION): a TLS server that gets as far as the handshake; its port."""
     listeners = []
 
     def serve(listener, context):
@@ -61,8 +62,11 @@ def handshakes():
             except OSError:
                 return
 
-    def start(certificate, key):
+    def start(certificate, key, newest=None):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if newest:
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
         context.load_cert_chain(certificate, key)
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
@@ -169,3 +173,20 @@ def test_files_that_cannot_be_used(refusal, tls_broker, authority):
     assert f"rabbitmq.ca_file {empty} cannot be used" in refusal(url, ca_file=str(empty))
     detail = refusal(url, ca_file=str(authority.file), cert_file=certificate, key_file=other_key)
     assert "rabbitmq.key_file" in detail and "mismatch" in detail
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.parametrize("own", [False, True], ids=["without a certificate", "with one"])
+def test_an_old_version_of_tls(refusal, handshakes, authority, newest, own):
+    port = handshakes(*authority.sign("old"), newest=newest)
+    certificate, key = authority.sign("member")
+    files = {"cert_file": certificate, "key_file": key} if own else {}
+    assert "no TLS 1.2 or newer" in refusal(f"amqps://localhost:{port}/", ca_file=str(authority.file), **files)
+
+
+def test_a_key_that_others_can_read_is_refused(refusal, authority):
+    certificate, key = authority.sign("open")
+    pathlib.Path(key).chmod(0o644)
+    detail = refusal("amqps://localhost:1/", ca_file=str(authority.file), cert_file=certificate, key_file=key)
+    assert f"rabbitmq.key_file {key} is open to every user" in detail and "chmod o=" in detail
