@@ -49,6 +49,8 @@ struct follow {
     struct subscription *subscription;
     uint64_t lives; /* of the subscription, as last seen */
     bool broker_up, compare, read, ended;
+    bool unproven;          /* something came from the broker since the last comparison; anybody may speak there */
+    int64_t compared_after; /* the last event passed on when a comparison began */
     int64_t read_at_ms, reconnect_at_ms;         /* 0: not planned */
     char told_postgres[1024], told_broker[1024]; /* why it is away, once told: not again every second */
 };
@@ -105,7 +107,8 @@ static void pass_on(struct follow *self, json_t *body, int64_t number, const cha
         say("events %lld to %lld are not kept any more", (long long)self->sequence.after + 1, (long long)number - 1);
     self->gapless = true;
     sequence_take(&self->sequence, number, id);
-    event_print(body, self->options->json, stdout);
+    if (body)
+        event_print(body, self->options->json, stdout);
     if (ferror(stdout) && !self->output_fault)
         self->output_fault = errno ? errno : EIO;
     self->left -= self->left > 0;
@@ -115,9 +118,12 @@ static void pass_on(struct follow *self, json_t *body, int64_t number, const cha
 static void pass_on_rows(struct follow *self, const PGresult *rows)
 {
     for (int i = 0; i < PQntuples(rows) && self->left != 0 && !self->output_fault; i++) {
-        cleanup_json json_t *body = json_loads(PQgetvalue(rows, i, 1), 0, NULL);
+        json_error_t fault;
+        cleanup_json json_t *body = json_loads(PQgetvalue(rows, i, 1), 0, &fault);
         int64_t number = strtoll(PQgetvalue(rows, i, 0), NULL, 10);
         const char *id = json_string_value(json_object_get(body, "id"));
+        if (!body)
+            say("event %lld cannot be shown: %s", (long long)number, fault.text);
         if (number > self->sequence.after)
             pass_on(self, body, number, id ? id : "");
     }
@@ -236,7 +242,8 @@ static void on_comparison(void *data, const PGresult *rows, const char *warning,
         (void)snprintf(told[count++].id, sizeof told->id, "%s", PQgetvalue(rows, i, 2));
     }
     int64_t common = sequence_common(&self->sequence, told, count, last);
-    if (common < before) {
+    self->unproven = before > self->compared_after;
+    if (common < self->compared_after) {
         say("a failover of the database lost the events %lld to %lld; it goes on after %lld", (long long)common + 1,
             (long long)before, (long long)common);
         sequence_rewind(&self->sequence, common);
@@ -253,6 +260,7 @@ static void ask(struct follow *self)
     if (self->compare) {
         struct page page = page_after(after > SEQUENCE_REMEMBERED ? after - SEQUENCE_REMEMBERED : 0, SEQUENCE_REMEMBERED);
         self->compare = false;
+        self->compared_after = after;
         postgres_query(self->postgres,
                        "select coalesce(news_last($1), 0), n.sequence, n.body->>'id' from (select) one"
                        " left join news_after($1, $2, $3) n on true order by n.sequence",
@@ -305,6 +313,7 @@ static void take_body(struct follow *self, const char *text, size_t length)
     switch (sequence_judge(&self->sequence, number, id)) {
     case SEQUENCE_NEXT:
         pass_on(self, body, number, id);
+        self->unproven = true;
         break;
     case SEQUENCE_KNOWN:
         break;
@@ -387,6 +396,7 @@ static void on_tick(uv_timer_t *timer)
     if (self->read_at_ms && now_ms >= self->read_at_ms) {
         self->read_at_ms = 0;
         self->read = true;
+        self->compare = self->compare || self->unproven;
     }
     ask(self);
 }

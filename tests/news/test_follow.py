@@ -237,6 +237,48 @@ def test_a_failover_that_the_broker_tells_of(follow, outbox, database, rabbitmq,
     follower.wait_for([*range(1, 9), 6, 7, 8])
 
 
+def test_what_comes_while_it_compares_is_no_failover(follow, outbox, database, rabbitmq, exchange):
+    outbox.tell(600)
+    follower = follow(rabbitmq)
+    by_hand = exchange(rabbitmq)
+    by_hand.wait_bound()
+    follower.wait_for(range(581, 601))
+    connection = database.connect()
+    cut_off(database)
+    silently(database, 2, first=601)
+    with connection.cursor() as cursor:
+        cursor.execute("begin; lock heirflow.news_counter")
+        wait_for(lambda: database.value("select count(*) from pg_locks where not granted"), 20)
+        for body in bodies(database, 600):
+            by_hand.publish(body)
+        follower.wait_for(range(581, 603))
+        cursor.execute("rollback")
+    outbox.tell(1, first=603)
+    follower.wait_for(range(581, 604))
+    assert "failover" not in follower.errors()
+
+
+def test_a_forged_event_does_not_hide_the_real_one(follow, outbox, database, rabbitmq, exchange):
+    outbox.tell(2)
+    follower = follow(rabbitmq)
+    by_hand = exchange(rabbitmq)
+    by_hand.wait_bound()
+    follower.wait_for([1, 2])
+    by_hand.publish(bodies(database, 1)[0] | {"id": "forged", "data": {"sequence": 3}})
+    follower.wait_for([1, 2, 3])
+    outbox.tell(1, first=3)  # no relay brings it
+    follower.wait_for([1, 2, 3, 3], 15)
+    assert follower.lines[-1] == bodies(database, 2)[0]
+
+
+def test_an_event_that_cannot_be_shown_is_named(follow, outbox):
+    outbox.tell(1, data='{"odd": 1e400}')
+    outbox.tell(1, first=2)
+    follower = follow(None, "--from", "0")
+    follower.wait_for([2])
+    assert "event 1 cannot be shown" in follower.errors()
+
+
 def test_events_that_are_not_kept_any_more_are_named(follow, outbox, database):
     outbox.tell(8)
     database.query("delete from news where sequence <= 5")
