@@ -398,8 +398,6 @@ static void contain(struct keeper_process *self)
 
 static void settle_descriptors(void)
 {
-    for (int fd = open("/dev/null", O_RDWR | O_CLOEXEC); fd >= 0 && fd <= STDERR_FILENO; fd = dup(fd))
-        ; /* fills what is missing of 0, 1 and 2 */
     (void)syscall(SYS_close_range, KEEPER_FIRST_FREE_FD, ~0U, 0);
     for (int fd = KEEPER_CONTROL_FD; fd < KEEPER_FIRST_FREE_FD; fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);

@@ -1,11 +1,10 @@
 /* Owns the way from arguments to a command, and the exit code. */
-#include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "config.h"
 #include "log.h"
 #include "options.h"
+#include "streams.h"
 
 static int run(const struct options *options)
 {
@@ -27,20 +26,9 @@ static int run(const struct options *options)
     return code;
 }
 
-/* Else the next descriptor, of a server perhaps, would take the place of a standard stream that is closed. */
-static void open_missing_streams(void)
-{
-    int fd;
-    do {
-        fd = open("/dev/null", O_RDWR);
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        (void)close(fd);
-}
-
 int main(int argc, char **argv)
 {
-    open_missing_streams();
+    streams_open_missing();
     struct options options;
     struct error error;
     if (!options_parse(argc, argv, &options, &error)) {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "streams.h"
 
 static const char help[] =
     "heirflow-interface - who runs the scheduler, who is next, and the news of the group\n"
@@ -111,6 +112,7 @@ int main(int argc, char **argv)
     static struct app app; /* its broker thread may outlive main by a name look-up */
     struct config_flags flags = {0};
     const char *print = NULL;
+    streams_open_missing();
     (void)setlocale(LC_CTYPE, ""); /* an unknown locale leaves "C": ASCII */
     (void)signal(SIGPIPE, SIG_IGN);
     if (!parse(argc, argv, &flags, &app, &print)) {

@@ -101,3 +101,10 @@ def test_usage(interface, arguments):
     result = subprocess.run([interface, *arguments, *([] if arguments == ["--config"] else ["--once"])], capture_output=True,
                             text=True, timeout=20)
     assert result.returncode == 2 and result.stderr.startswith("heirflow-interface") or "heirflow-interface:" in result.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(interface, closed):
+    ended = subprocess.run(["bash", "-c", f'"$0" --once {closed}', interface], timeout=30, capture_output=True,
+                           env=os.environ | {"HEIRFLOW_CONFIG": "/dev/null", "HEIRFLOW_POSTGRES": "host=127.0.0.1 port=1"})
+    assert ended.returncode == 3

@@ -124,6 +124,6 @@ def test_flood_of_output_disturbs_no_heartbeat(wrapper, witness, database):
 def test_json_log(wrapper, witness, database):
     import json
     ada = wrapper("ada", database=database, command=witness.command(), log={"format": "json"})
-    wait_until_runs(witness, "ada")
+    wait_for(lambda: "scheduler-started" in ada.log(), what="the scheduler's start in the log")
     lines = [json.loads(line) for line in ada.log().splitlines()]
     assert {"starting", "standby", "heir", "scheduler-started"} <= {line["event"] for line in lines}

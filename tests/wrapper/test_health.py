@@ -246,7 +246,7 @@ def test_a_frozen_celery_beat_is_restarted(wrapper, database, folder):
         "app.conf.beat_schedule = {'tick': {'task': 'tick', 'schedule': 0.2}}\n")
     schedule = folder / "schedule"
     ada = wrapper("ada", database=database,
-                  command=["/usr/bin/python3", "/usr/bin/celery", "--app=beat_app", "beat", "--pidfile=", f"--schedule={schedule}"],
+                  command=["/usr/bin/python3", "-m", "celery", "--app=beat_app", "beat", "--pidfile=", f"--schedule={schedule}"],
                   scheduler={"directory": str(folder), "environment": {"PYTHONPATH": str(folder)},
                              "health": QUICK | {"command": [str(BEAT_ALIVE), str(schedule), "3"], "interval_ms": 300,
                                                 "start_period_ms": 60000}})
