@@ -1,4 +1,5 @@
 """Schedulers that write to the database: nothing of an old term is written once a new one has begun."""
+import contextlib
 import json
 import signal
 
@@ -19,6 +20,17 @@ def pair(wrapper, fenced):
             members[-1].wait_for_event("standby")
         return members
     return start
+
+
+@contextlib.contextmanager
+def stray_session(fenced, node):
+    """A session of that node's scheduler which does not end, however often it is told to, for as long as the block lasts."""
+    session = fenced.login(node)
+    processes.send(session.info.backend_pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        processes.send(session.info.backend_pid, signal.SIGCONT)
 
 
 def wait_until_works(fenced, node):
@@ -53,18 +65,13 @@ def test_a_session_that_got_away_is_ended_before_the_successor_starts(pair, fenc
 def test_sessions_that_do_not_end_cost_the_term_and_nothing_starts(pair, fenced):
     ada, bob = pair()
     wait_until_works(fenced, "ada")
-    stray = fenced.login("ada")
-    frozen = stray.info.backend_pid
-    processes.send(frozen, signal.SIGSTOP)
-    try:
+    with stray_session(fenced, "ada"):
         ada.kill()
         bob.wait_for_event("fence-failed")
         assert "1 sessions do not end" in bob.log()
         bob.wait_for_event("standby", count=2)   # at the end of the line again
         assert "scheduler-started" not in bob.events() and "fencing: 1 sessions" in json.dumps(
             fenced.value("select audit('tests')"))
-    finally:
-        processes.send(frozen, signal.SIGCONT)
     wait_until_works(fenced, "bob")
 
 
@@ -72,17 +79,12 @@ def test_renewals_go_on_while_sessions_end(pair, fenced):
     """What keeps the sessions open goes away in time: no term is lost over it."""
     ada, bob = pair(lease_ms=3000)
     wait_until_works(fenced, "ada")
-    stray = fenced.login("ada")
-    frozen = stray.info.backend_pid
-    processes.send(frozen, signal.SIGSTOP)
-    try:
+    with stray_session(fenced, "ada"):
         ada.kill()
         bob.wait_for_event("heir")
         before = fenced.value("select beat from throne")
         wait_for(lambda: fenced.value("select beat from throne") > before + 1, what="renewals")
         assert "scheduler-started" not in bob.events()
-    finally:
-        processes.send(frozen, signal.SIGCONT)
     wait_until_works(fenced, "bob")
     assert "fence-failed" not in bob.events()
 
@@ -91,17 +93,12 @@ def test_the_fences_own_connection_is_tried_again(pair, fenced):
     """Ended again and again while it waits, it finishes all the same."""
     ada, bob = pair(lease_ms=3000)
     wait_until_works(fenced, "ada")
-    stray = fenced.login("ada")
-    frozen = stray.info.backend_pid
-    processes.send(frozen, signal.SIGSTOP)
-    try:
+    with stray_session(fenced, "ada"):
         ada.kill()
         for _ in range(3):
             wait_for(lambda: fenced.admin("select pg_terminate_backend(pid) from pg_stat_activity "
                                           "where application_name like 'heirflow-fence:%' and query like '%fence(%'"),
                      what="the fence's connection")
-    finally:
-        processes.send(frozen, signal.SIGCONT)
     wait_until_works(fenced, "bob")
     assert "fence-failed" not in bob.events()
 
@@ -109,17 +106,12 @@ def test_the_fences_own_connection_is_tried_again(pair, fenced):
 def test_leaving_while_fencing(pair, fenced):
     ada, bob = pair(lease_ms=3000)
     wait_until_works(fenced, "ada")
-    stray = fenced.login("ada")
-    frozen = stray.info.backend_pid
-    processes.send(frozen, signal.SIGSTOP)
-    try:
+    with stray_session(fenced, "ada"):
         ada.kill()
         bob.wait_for_event("heir")
         bob.terminate()
         assert bob.wait() == 0
         assert not {"scheduler-started", "fence-failed"} & set(bob.events())
-    finally:
-        processes.send(frozen, signal.SIGCONT)
     assert fenced.value("select status('tests')")["heir"] is None
 
 
