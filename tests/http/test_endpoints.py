@@ -27,6 +27,8 @@ def test_heir_and_standby_are_each_others_opposite(node, database):
 
 
 def test_status_is_what_the_command_line_prints(heir, command, database):
+    wait_for(lambda: database.value("select count(*) from news where event = 'scheduler-started'") == 1,
+             what="the last of the news")
     printed = json.loads(command("status", "--group", "tests", "--json", database=database, expect=0).stdout)
     told = heir.get("/status")
     assert told.status == 200 and told.headers["Content-Type"] == "application/json"
