@@ -13,16 +13,14 @@
 #include "health.h"
 #include "http.h"
 #include "keeper.h"
-#include "migrate.h"
 #include "news.h"
 #include "postgres.h"
 #include "roster.h"
 #include "seat.h"
 #include "succession.h"
 #include "uuid.h"
+#include "voice.h"
 
-#define NEWS_PER_REQUEST 64
-#define NEWS_KEPT 1024
 #define RECONNECT_FIRST_MS 20
 #define RECONNECT_MOST_MS 500
 #define NEWS_STOP_MS 2000
@@ -57,9 +55,7 @@ struct wrapper {
     bool refused; /* the database answers, but not to this member */
     char last_fault[sizeof((struct error){0}.text)];
 
-    json_t *outbox;     /* this member's own news, not yet in the database */
-    size_t outbox_sent; /* how many of them the request under way carries */
-    int64_t outbox_lost;
+    struct voice voice;
     int64_t unpublished_since_ms;
 
     pid_t pid; /* the scheduler's */
@@ -78,51 +74,21 @@ static void raise_event(struct wrapper *self, struct event event);
 
 static void keep_news(struct wrapper *self, const char *event, const char *reason, int64_t term, json_t *data)
 {
-    char id[UUID_SIZE];
-    uuid_draw(id);
-    if (json_array_size(self->outbox) >= NEWS_KEPT) {
-        (void)json_array_remove(self->outbox, self->outbox_sent);
-        if (++self->outbox_lost == 1)
-            log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
-    }
-    json_t *one = json_pack("{s:s, s:s, s:I}", "id", id, "event", event, "term", (json_int_t)term);
-    if (reason && json_object_set_new(one, "reason", json_string(reason)) < 0)
-        (void)json_object_set_new(one, "reason", json_string("(no valid UTF-8; see this node's log)"));
-    if (data)
-        (void)json_object_set_new(one, "data", data);
-    (void)json_array_append_new(self->outbox, one);
+    if (!voice_keep(&self->voice, event, reason, term, data))
+        log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
 }
 
-static json_t *news_to_send(struct wrapper *self)
-{
-    json_t *some = json_array();
-    size_t i;
-    json_t *one;
-    json_array_foreach(self->outbox, i, one)
-    {
-        if (i < NEWS_PER_REQUEST)
-            (void)json_array_append(some, one);
-    }
-    return some;
-}
-
-static void news_arrived(struct wrapper *self)
-{
-    for (; self->outbox_sent > 0; self->outbox_sent--)
-        (void)json_array_remove(self->outbox, 0);
-}
-
-/* News must never stand in the way of a renewal or an abdication. */
 static void drop_refused_news(struct wrapper *self, const struct error *error)
 {
-    if (!self->outbox_sent || !strstr(error->text, "(SQLSTATE 22")) /* class 22: the data cannot be stored */
-        return;
-    for (size_t i = 0; i < self->outbox_sent; i++) {
-        cleanup_free char *text = json_dumps(json_array_get(self->outbox, i), JSON_COMPACT | JSON_ENSURE_ASCII);
+    size_t i;
+    json_t *one;
+    cleanup_json json_t *dropped = voice_drop_refused(&self->voice, error);
+    json_array_foreach(dropped, i, one)
+    {
+        cleanup_free char *text = json_dumps(one, JSON_COMPACT | JSON_ENSURE_ASCII);
         log_event(LOG_ERROR, "news-lost", "{s:s, s:s?}", "reason", "the database cannot store it; is its encoding UTF8?",
                   "news", text);
     }
-    news_arrived(self);
 }
 
 static json_t *describe_scheduler(const struct wrapper *self)
@@ -131,30 +97,6 @@ static json_t *describe_scheduler(const struct wrapper *self)
         return NULL;
     return json_pack("{s:s, s:I, s:s, s:I}", "state", self->scheduler_state, "pid", (json_int_t)self->pid, "started_at",
                      self->started_at, "restarts", (json_int_t)self->restarts);
-}
-
-static json_t *describe_self(const struct wrapper *self)
-{
-    const struct succession *succession = &self->succession;
-    int64_t lease_ms = succession->observed ? succession->view.lease_ms : self->config->lease_ms;
-    const char *why = succession_why_ineligible(succession, clock_now_ms());
-    json_t *object = json_pack("{s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "node", self->config->node, "version",
-                               HEIRFLOW_VERSION, "schema_version", migrate_newest_version(), "eligible", !why, "lease_ms",
-                               (json_int_t)self->config->lease_ms, "heartbeat_ms",
-                               (json_int_t)succession_heartbeat_ms(&succession->settings, lease_ms), "highest_term",
-                               (json_int_t)succession->highest_term);
-    int64_t cooling_s = (succession->cooling_until_ms - clock_now_ms() + 999) / 1000;
-    if (why && strcmp(why, "cooling off") == 0)
-        (void)json_object_set_new(object, "reason", json_sprintf("%s %lld s", why, (long long)cooling_s));
-    else if (why)
-        (void)json_object_set_new(object, "reason", json_string(why));
-    if (self->config->fence_role)
-        (void)json_object_set_new(object, "fence_role", json_string(self->config->fence_role));
-    if (succession->closing_reason[0])
-        (void)json_object_set_new(object, "registered_because", json_string(succession->closing_reason));
-    if (self->scheduler_state)
-        (void)json_object_set_new(object, "scheduler", describe_scheduler(self));
-    return object;
 }
 
 /* ---- the scheduler ---- */
@@ -312,10 +254,9 @@ static void send_request(struct wrapper *self, const struct order *order)
         }
         self->roster.generation = self->seat.generation;
     }
-    cleanup_json json_t *about_self = describe_self(self);
-    cleanup_json json_t *news = news_to_send(self);
     bool carries = order->request == REQUEST_HEARTBEAT || order->request == REQUEST_ABDICATE;
-    self->outbox_sent = carries ? json_array_size(news) : 0;
+    cleanup_json json_t *about_self = voice_describe(self->config, &self->succession, describe_scheduler(self));
+    cleanup_json json_t *news = voice_send(&self->voice, carries);
     roster_send(&self->roster, order, about_self, news);
 }
 
@@ -489,7 +430,7 @@ static void on_refused(struct wrapper *self, uint32_t number, const struct error
 {
     log_fault(self, "database-refused", error);
     drop_refused_news(self, error);
-    self->outbox_sent = 0;
+    voice_failed(&self->voice);
     if (self->succession.pending == REQUEST_REGISTER && postgres_connected(self->postgres)) {
         self->refused = true;
         postgres_drop(self->postgres);
@@ -522,7 +463,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
         return;
     }
     count_reply(self, reply);
-    news_arrived(self);
+    voice_arrived(&self->voice);
     self->reconnect_ms = 0;
     self->refused = false;
     self->last_fault[0] = '\0';
@@ -566,7 +507,7 @@ static void reconnect_later(struct wrapper *self)
 {
     if (self->leaving)
         return;
-    self->outbox_sent = 0;
+    voice_failed(&self->voice);
     self->reconnect_ms = self->reconnect_ms ? self->reconnect_ms * 2 : RECONNECT_FIRST_MS;
     if (self->reconnect_ms > RECONNECT_MOST_MS)
         self->reconnect_ms = RECONNECT_MOST_MS;
@@ -667,8 +608,8 @@ static void on_postgres_closed(void *data)
 static void close_all(struct wrapper *self)
 {
     self->leaving = true;
-    if (json_array_size(self->outbox) > 0)
-        log_event(LOG_WARN, "news-lost", "{s:I, s:s}", "events", (json_int_t)json_array_size(self->outbox), "reason",
+    if (json_array_size(self->voice.news) > 0)
+        log_event(LOG_WARN, "news-lost", "{s:I, s:s}", "events", (json_int_t)json_array_size(self->voice.news), "reason",
                   "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
@@ -729,7 +670,7 @@ static bool begin(struct wrapper *self, struct error *error)
         postgres_destroy(self->postgres, on_postgres_closed, self);
         return false;
     }
-    self->outbox = json_array();
+    voice_init(&self->voice);
     self->health = health_create(&self->loop, config, self->seat.id, on_health, self);
     self->roster = (struct roster){
         .postgres = self->postgres,
@@ -770,7 +711,7 @@ int wrapper_run(const struct config *config)
     news_stop(self.news, NEWS_STOP_MS);
     if (begun)
         log_event(LOG_INFO, "left", "{s:s, s:s}", "group", config->group, "node", config->node);
-    json_decref(self.outbox);
+    voice_finish(&self.voice);
     seat_release(&self.seat);
     (void)uv_loop_close(&self.loop);
     return begun ? EXIT_CODE_OK : (int)error.exit_code;
