@@ -45,7 +45,7 @@ def test_switchover(node, database):
 
 def test_terminate_the_scheduler(guarded, database):
     pid = wait_for(guarded.scheduler, 10, "a scheduler")
-    assert guarded.request("POST", "/terminate-scheduler", **BEARER).status == 202
+    wait_for(lambda: guarded.request("POST", "/terminate-scheduler", **BEARER).status == 202, 20, "that it is known to run")
     wait_for(lambda: guarded.scheduler() not in (None, pid), 20, lambda: "another scheduler\n" + guarded.log())
     assert database.query("select reason from news where event = 'scheduler-exited'") == [("killed by signal 15 (SIGTERM)",)]
     assert "SIGTERM sent" in guarded.log()
