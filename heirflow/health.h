@@ -27,6 +27,3 @@ void health_stop(struct health *self);
 
 /* Stops; its memory goes when the loop has closed its timer. */
 void health_free(struct health *self);
-
-/* The body of `heirflow probe`, the hidden command that becomes the health command. Returns only if it cannot. */
-int health_main(void);

@@ -8,8 +8,8 @@
 
 #include "check.h"
 #include "commands.h"
+#include "errand.h"
 #include "follow.h"
-#include "health.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "operate.h"
@@ -34,9 +34,9 @@ static int run_migrate(const struct config *config, const struct options *option
     return migrate_run(config);
 }
 
-static int run_probe(const struct options *options)
+static int run_errand(const struct options *options)
 {
-    return health_main();
+    return errand_main();
 }
 
 static int run_keeper(const struct options *options)
@@ -166,13 +166,13 @@ const struct command commands[] = {
      .example = "heirflow run",
      .hidden = true,
      .run_bare = run_keeper},
-    {.name = "probe",
-     .purpose = "What becomes the health command; started by `heirflow run`.",
+    {.name = "errand",
+     .purpose = "The process between wrapper and a command beside the scheduler; started by\n`heirflow run`.",
      .letters = "",
-     .exit_codes = "that of the command, 127 if it cannot be executed",
+     .exit_codes = "0 the command's was 0, 1 it was not, 2 usage",
      .example = "heirflow run",
      .hidden = true,
-     .run_bare = run_probe},
+     .run_bare = run_errand},
     {0},
 };
 

@@ -39,13 +39,20 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static bool open_output(const char *output, struct error *error)
+static bool open_input(const struct scheduler_spec *spec, struct error *error)
 {
+    if (spec->keeps_input)
+        return true;
     int null = open("/dev/null", O_RDONLY);
     if (null < 0 || dup2(null, STDIN_FILENO) < 0)
         return error_set(error, EXIT_CODE_NEGATIVE, "cannot open /dev/null: %s", strerror(errno));
     if (null > STDERR_FILENO)
         (void)close(null);
+    return true;
+}
+
+static bool open_output(const char *output, struct error *error)
+{
     if (!output || strcmp(output, "inherit") == 0)
         return true;
     int fd = open(output, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY, 0640);
@@ -193,8 +200,8 @@ static bool prepare(const struct scheduler_spec *spec, pid_t parent, struct erro
 {
     (void)setsid(); /* fails only where this process leads a session already */
     drop_our_environment();
-    if (!enter_leaf(spec->leaf, error) || !open_output(spec->output, error) || !become(spec->user, error) ||
-        !die_with(parent, error) || !enter_directory(spec->directory, error))
+    if (!enter_leaf(spec->leaf, error) || !open_input(spec, error) || !open_output(spec->output, error) ||
+        !become(spec->user, error) || !die_with(parent, error) || !enter_directory(spec->directory, error))
         return false;
     set_environment(spec);
     return true;

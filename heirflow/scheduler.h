@@ -1,4 +1,4 @@
-/* The scheduler's first steps: from the keeper's fork to the exec of the configured command; and those of its probe. */
+/* The scheduler's first steps: from the keeper's fork to the exec of the configured command; and those of an errand. */
 #pragma once
 
 #include <jansson.h>
@@ -15,6 +15,7 @@ struct scheduler_spec {
     json_t *environment;          /* object of strings */
     const char *directory, *user; /* NULL: the wrapper's own */
     const char *output;           /* "inherit" or a file to append to */
+    bool keeps_input;             /* else it reads from /dev/null */
     const char *group, *node, *seat;
     int64_t term;
     const char *leaf; /* cgroup to enter, "" for none */
