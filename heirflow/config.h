@@ -66,9 +66,17 @@ struct config {
 /* What the program knows of one key: drives parsing, environment twins, validation and docs/configuration.md. */
 enum config_type { CONFIG_TEXT, CONFIG_INTEGER, CONFIG_BOOLEAN, CONFIG_LIST, CONFIG_MAP, CONFIG_LEVEL, CONFIG_FORMAT };
 
+/* What becomes of a change when a running wrapper reads its configuration again. */
+enum config_effect {
+    CONFIG_AT_RESTART,   /* the wrapper keeps the old value until it is restarted */
+    CONFIG_AT_NEXT_TERM, /* a scheduler that runs keeps it until its term ends; without one it is new at once */
+    CONFIG_AT_ONCE,
+};
+
 struct config_key {
     const char *path; /* "scheduler.restart.limit" */
     enum config_type type;
+    enum config_effect effect;
     size_t offset;                    /* of the value in struct config */
     const char *preset;               /* default as an environment variable would say it; NULL: none, or worked out */
     int64_t least, most;              /* range of an integer, length in bytes of a text */
@@ -94,6 +102,14 @@ struct config_flags {
  * *ret_config is owned by the caller. */
 bool config_load(const struct config_flags *flags, struct config **ret_config, struct error *error);
 void config_free(struct config *config);
+
+/* What a new configuration changes and when: config_reload.c. Paths of the keys with this effect in which the two differ,
+ * comma-separated, owned by the caller; never a value. NULL for none. */
+char *config_changes(const struct config *config, const struct config *fresh, enum config_effect effect);
+
+/* Swaps the values of the keys with this effect: `config` stays where it is, so that whoever borrows it goes on. What was
+ * read from it before is freed with `fresh`. */
+void config_adopt(struct config *config, struct config *fresh, enum config_effect effect);
 
 /* Worst-case time without a scheduler after the loss of a whole node, under this lease: lease + 2 heartbeats. */
 int64_t config_worst_gap_ms(const struct config *config, int64_t lease_ms);

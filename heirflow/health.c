@@ -87,8 +87,6 @@ static void on_timer(uv_timer_t *timer)
 struct health *health_create(uv_loop_t *loop, const struct config *config, const char *seat, health_report_cb *on_report,
                              void *data)
 {
-    if (!config->scheduler.health.command)
-        return NULL;
     struct health *self = calloc(1, sizeof *self);
     if (!self)
         abort(); /* before anything runs */
@@ -107,6 +105,8 @@ void health_start(struct health *self, int64_t term)
     if (!self)
         return;
     health_stop(self);
+    if (!self->config->scheduler.health.command)
+        return;
     int64_t now_ms = clock_now_ms();
     self->term = term;
     self->watching = true;

@@ -15,7 +15,7 @@ struct health_report {
 
 typedef void health_report_cb(void *data, const struct health_report *report);
 
-/* NULL if no health command is configured; the other functions take that. */
+/* Borrows `config`, which may change between two calls; without a health command nothing is run. NULL is fine below. */
 struct health *health_create(uv_loop_t *loop, const struct config *config, const char *seat, health_report_cb *on_report,
                              void *data);
 

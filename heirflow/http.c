@@ -265,18 +265,36 @@ static void on_terminate(uv_async_t *terminate)
     self->callbacks.terminate(self->callbacks.data);
 }
 
+bool http_token(struct http *self, char token[sizeof self->token])
+{
+    (void)pthread_mutex_lock(&self->token_lock);
+    memcpy(token, self->token, sizeof self->token);
+    (void)pthread_mutex_unlock(&self->token_lock);
+    return *token;
+}
+
+void http_set_token(struct http *self, const char *token)
+{
+    if (!self)
+        return;
+    (void)pthread_mutex_lock(&self->token_lock);
+    (void)snprintf(self->token, sizeof self->token, "%s", token ? token : ""); /* the table of keys bounds its length */
+    (void)pthread_mutex_unlock(&self->token_lock);
+}
+
 struct http *http_create(uv_loop_t *loop, const struct config *config, const struct http_callbacks *callbacks)
 {
     struct http *self = config->http.listen ? calloc(1, sizeof *self) : NULL;
     if (!self)
         return NULL;
     self->listen = strdup(config->http.listen);
-    self->token = config->http.token ? strdup(config->http.token) : NULL;
     self->group = strdup(config->group);
     self->node = strdup(config->node);
     self->conninfo = strdup(config->postgres);
     self->schema = strdup(config->schema);
     self->callbacks = *callbacks;
+    (void)pthread_mutex_init(&self->token_lock, NULL);
+    http_set_token(self, config->http.token);
     (void)pthread_mutex_init(&self->lock, NULL);
     (void)pthread_mutex_init(&self->clients_lock, NULL);
     (void)uv_timer_init(loop, &self->tick); /* cannot fail */
@@ -294,11 +312,11 @@ static void on_handle_closed(uv_handle_t *handle)
     struct http *self = handle->data;
     if (--self->handles > 0)
         return;
+    (void)pthread_mutex_destroy(&self->token_lock);
     (void)pthread_mutex_destroy(&self->lock);
     (void)pthread_mutex_destroy(&self->clients_lock);
     http_message_release(self->message);
     free(self->listen);
-    free(self->token);
     free(self->group);
     free(self->node);
     free(self->conninfo);

@@ -32,8 +32,11 @@ bool http_check_listen(const char *listen);
  * without http.listen, and without memory. */
 struct http *http_create(uv_loop_t *loop, const struct config *config, const struct http_callbacks *callbacks);
 
+/* From now on; NULL: nothing can be changed over HTTP. From any thread. */
+void http_set_token(struct http *self, const char *token);
+
 /* Something has changed: describe anew. Called by itself several times a second. */
 void http_touch(struct http *self);
 
-/* Ends all exchanges and frees once the loop has closed its handles. NULL is fine for both. */
+/* Ends all exchanges and frees once the loop has closed its handles. NULL is fine for all three. */
 void http_free(struct http *self);

@@ -57,14 +57,15 @@ static void tell_refusal(struct exchange *exchange, const char *why)
 enum MHD_Result http_check_right(struct exchange *exchange)
 {
     const char *given = http_header(exchange, "Authorization"), *length = http_header(exchange, "Content-Length");
-    if (!exchange->http->token)
+    char token[sizeof exchange->http->token];
+    if (!http_token(exchange->http, token))
         return http_say(exchange, MHD_HTTP_FORBIDDEN,
                         "nothing can be changed over HTTP here: http.token is not set; use the command line");
     if (is_cross_site(exchange)) {
         tell_refusal(exchange, "sent by another site's page");
         return http_say(exchange, MHD_HTTP_FORBIDDEN, "this came from another site's page");
     }
-    if (!given || strncasecmp(given, "Bearer ", 7) != 0 || !token_fits(exchange->http->token, given + 7)) {
+    if (!given || strncasecmp(given, "Bearer ", 7) != 0 || !token_fits(token, given + 7)) {
         tell_refusal(exchange, given ? "wrong token" : "no token");
         return http_say(exchange, MHD_HTTP_UNAUTHORIZED, "%s: send \"Authorization: Bearer \" with what http.token says",
                         given ? "wrong token" : "no token");

@@ -34,11 +34,12 @@ void http_message_release(struct message *message)
 
 static char *describe_here(struct http *self)
 {
+    char token[sizeof self->token];
     struct vitals vitals = http_vitals(self);
     cleanup_json json_t *here =
         json_pack("{s:s, s:s, s:s, s:b, s:s?, s:I, s:b}", "node", self->node, "group", self->group, "state", vitals.state,
                   "heir", vitals_is_heir(&vitals, clock_now_ms()), "scheduler", vitals.scheduler, "term",
-                  (json_int_t)vitals.term, "changes", self->token != NULL);
+                  (json_int_t)vitals.term, "changes", http_token(self, token));
     return json_dumps(here, JSON_COMPACT);
 }
 

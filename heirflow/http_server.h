@@ -19,7 +19,7 @@
 #define JSON "application/json"
 
 struct http {
-    char *listen, *token, *group, *node, *conninfo, *schema;
+    char *listen, *group, *node, *conninfo, *schema;
     struct http_callbacks callbacks;
     uv_timer_t tick;
     uv_async_t terminate; /* from the server's thread */
@@ -30,6 +30,9 @@ struct http {
 
     struct MHD_Daemon *daemon;
     struct lookout *lookout;
+
+    pthread_mutex_t token_lock; /* guards the next one */
+    char token[256];            /* "": nothing can be changed */
 
     pthread_mutex_t clients_lock; /* guards the next two */
     struct client *clients;
@@ -60,6 +63,9 @@ struct exchange {
 
 /* The loop's state as it was at most TOUCH_MS ago. */
 struct vitals http_vitals(struct http *self);
+
+/* A copy, since it may change at any time; false without one. */
+bool http_token(struct http *self, char token[sizeof self->token]);
 
 /* The connection's time is counted from then; 0: it may stay as long as it likes. */
 void http_time_connection(struct http *self, struct MHD_Connection *connection, int64_t since_ms);

@@ -12,8 +12,8 @@
 #include "cleanup.h"
 #include "error.h"
 
-static enum log_level least_level = LOG_INFO;
-static enum log_format chosen_format = LOG_TEXT;
+static _Atomic(enum log_level) least_level = LOG_INFO; /* a reload changes them while other threads log */
+static _Atomic(enum log_format) chosen_format = LOG_TEXT;
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 

@@ -40,8 +40,13 @@ enum {
 enum told { TOLD_NOTHING, TOLD_UNREACHABLE, TOLD_BLOCKED, TOLD_NO_DATABASE, TOLD_CONNECTED, TOLD_CAUGHT_UP };
 enum outcome { RELAY_DONE, RELAY_MORE, RELAY_CLAIMED_ELSEWHERE, RELAY_FAILED };
 
-struct news {
+/* What a reload may change. */
+struct settings {
     struct brokers brokers;
+    int64_t retention_days;
+};
+
+struct news {
     char name[64]; /* of both connections; PostgreSQL cuts it there */
     news_state_cb *on_state;
     void *data;
@@ -52,13 +57,16 @@ struct news {
     atomic_int_least64_t member_id;
     atomic_int_least64_t reigning; /* the member while it is the heir, else 0 */
     atomic_bool woken;
+    atomic_bool publishes;           /* there are brokers */
     atomic_int_least64_t stop_at_ms; /* 0: not stopping */
     pthread_mutex_t lock;            /* of the rest of this group; held while the callback runs */
     pthread_cond_t changed;
-    int broker_fd; /* -1: no connection */
+    int broker_fd;         /* -1: no connection */
+    struct settings *next; /* not taken over yet, or NULL */
     bool ended, abandoned;
 
     /* the thread's own */
+    struct settings *settings;
     struct broker *broker;
     struct publisher publisher;
     struct outbox outbox;
@@ -67,7 +75,6 @@ struct news {
     int64_t backoff_ms;
     bool pending;
     int64_t look_at_ms, linger_until_ms, forget_at_ms; /* 0: never */
-    int64_t retention_days;
     bool told_kept;
     bool cautious; /* the last event was refused: one at a time until one is not, for other queues get them all again */
 };
@@ -118,6 +125,34 @@ static void tell_progress(struct news *self)
         tell(self, TOLD_CONNECTED, self->broker->name);
 }
 
+/* ---- settings ---- */
+
+static struct settings *new_settings(const struct config *config, const char *name)
+{
+    struct settings *settings = calloc(1, sizeof *settings);
+    if (!settings)
+        abort(); /* a wrapper without memory: its keeper writes the will */
+    brokers_init(&settings->brokers, config, name);
+    settings->retention_days = config->retention_days;
+    return settings;
+}
+
+static void free_settings(struct settings *settings)
+{
+    if (!settings)
+        return;
+    brokers_finish(&settings->brokers);
+    free(settings);
+}
+
+static bool has_next_settings(struct news *self)
+{
+    (void)pthread_mutex_lock(&self->lock);
+    bool has = self->next != NULL;
+    (void)pthread_mutex_unlock(&self->lock);
+    return has;
+}
+
 /* ---- connections ---- */
 
 static void expose_broker(struct news *self, int fd)
@@ -140,16 +175,16 @@ static void close_broker(struct news *self, bool healthy)
 static void lose_broker(struct news *self)
 {
     if (self->broker)
-        brokers_pass(&self->brokers);
+        brokers_pass(&self->settings->brokers);
     close_broker(self, false);
 }
 
 static bool open_broker(struct news *self, struct error *error)
 {
-    if (!brokers_open(&self->brokers, patience(self, CONNECT_MS), &self->broker, error))
+    if (!brokers_open(&self->settings->brokers, patience(self, CONNECT_MS), &self->broker, error))
         return false;
     expose_broker(self, self->broker->fd);
-    if (publisher_init(&self->publisher, self->broker, self->brokers.settings.exchange, error))
+    if (publisher_init(&self->publisher, self->broker, self->settings->brokers.settings.exchange, error))
         return true;
     lose_broker(self);
     return false;
@@ -162,7 +197,7 @@ static bool ensure_broker(struct news *self, struct error *error)
         return true;
     struct error one;
     error->text[0] = '\0';
-    for (size_t i = 0; i < self->brokers.count && !out_of_time(self); i++) {
+    for (size_t i = 0; i < self->settings->brokers.count && !out_of_time(self); i++) {
         if (open_broker(self, &one))
             return true;
         (void)error_set_retryable(error, EXIT_CODE_BROKER, "%s%s%s", error->text, i ? "; " : "", one.text);
@@ -345,8 +380,8 @@ static void forget(struct news *self)
 {
     struct error error;
     int64_t removed = 0;
-    if (outbox_forget(&self->outbox, atomic_load(&self->reigning), self->retention_days, self->brokers.count > 0,
-                      FORGET_ROWS, patience(self, CALL_MS), &removed, &error)) {
+    if (outbox_forget(&self->outbox, atomic_load(&self->reigning), self->settings->retention_days,
+                      self->settings->brokers.count > 0, FORGET_ROWS, patience(self, CALL_MS), &removed, &error)) {
         self->told_kept = false;
     } else {
         outbox_close(&self->outbox);
@@ -360,7 +395,7 @@ static void forget(struct news *self)
 /* The time for it comes and goes with the throne. */
 static void plan_forgetting(struct news *self)
 {
-    bool ours = atomic_load(&self->reigning) != 0 && self->retention_days > 0;
+    bool ours = atomic_load(&self->reigning) != 0 && self->settings->retention_days > 0;
     if (!ours)
         self->forget_at_ms = 0;
     else if (!self->forget_at_ms)
@@ -369,9 +404,28 @@ static void plan_forgetting(struct news *self)
 
 /* ---- the thread ---- */
 
+static void take_settings(struct news *self)
+{
+    (void)pthread_mutex_lock(&self->lock);
+    struct settings *next = self->next;
+    self->next = NULL;
+    (void)pthread_mutex_unlock(&self->lock);
+    if (!next)
+        return;
+    close_broker(self, true);
+    free_settings(self->settings);
+    self->settings = next;
+    self->told = TOLD_NOTHING;
+    self->backoff_ms = 0;
+    self->cautious = false;
+    self->forget_at_ms = 0;
+    self->look_at_ms = 0;
+    self->pending = self->pending && next->brokers.count > 0;
+}
+
 static void take_wake(struct news *self)
 {
-    if (atomic_exchange(&self->woken, false))
+    if (atomic_exchange(&self->woken, false) && self->settings->brokers.count > 0)
         self->pending = true;
 }
 
@@ -424,7 +478,8 @@ static void back_off(struct news *self)
     if (self->backoff_ms > BACKOFF_MAX_MS)
         self->backoff_ms = BACKOFF_MAX_MS;
     int64_t until_ms = clock_now_ms() + self->backoff_ms;
-    for (int64_t now_ms = clock_now_ms(); now_ms < until_ms && !stopping(self); now_ms = clock_now_ms())
+    for (int64_t now_ms = clock_now_ms(); now_ms < until_ms && !stopping(self) && !has_next_settings(self);
+         now_ms = clock_now_ms())
         wait_for_events(self, until_ms - now_ms, false);
     self->pending = true;
 }
@@ -452,7 +507,8 @@ static void work(struct news *self)
 
 static void free_news(struct news *self)
 {
-    brokers_finish(&self->brokers);
+    free_settings(self->settings);
+    free_settings(self->next);
     outbox_finish(&self->outbox);
     if (self->wake_fd >= 0)
         (void)close(self->wake_fd);
@@ -465,6 +521,7 @@ static void *run(void *data)
 {
     struct news *self = data;
     while (!stopping(self)) {
+        take_settings(self);
         if (self->pending)
             work(self);
         else
@@ -511,8 +568,8 @@ bool news_start(const struct config *config, news_state_cb *on_state, void *data
                                    .group = strdup(config->group),
                                    .name = self->name};
     (void)snprintf(self->name, sizeof self->name, "heirflow-news:%.27s:%.20s", config->group, config->node);
-    brokers_init(&self->brokers, config, self->name);
-    self->retention_days = config->retention_days;
+    self->settings = new_settings(config, self->name);
+    atomic_store(&self->publishes, config->rabbitmq.url_count > 0);
     self->on_state = on_state;
     self->data = data;
     self->broker_fd = -1;
@@ -535,9 +592,23 @@ static void nudge(struct news *self)
     (void)!write(self->wake_fd, &one, sizeof one); /* fails only when it is readable anyway */
 }
 
+void news_configure(struct news *self, const struct config *config)
+{
+    if (!self)
+        return;
+    struct settings *next = new_settings(config, self->name);
+    (void)pthread_mutex_lock(&self->lock);
+    struct settings *passed_over = self->next;
+    self->next = next;
+    (void)pthread_mutex_unlock(&self->lock);
+    free_settings(passed_over);
+    atomic_store(&self->publishes, config->rabbitmq.url_count > 0);
+    nudge(self);
+}
+
 void news_wake(struct news *self, int64_t member_id)
 {
-    if (!self || self->brokers.count == 0)
+    if (!self || !atomic_load(&self->publishes))
         return;
     atomic_store(&self->member_id, member_id);
     atomic_store(&self->woken, true);

@@ -25,6 +25,11 @@ typedef void news_state_cb(void *data, const char *state, const char *detail, in
 bool news_start(const struct config *config, news_state_cb *on_state, void *data, struct news **ret_news,
                 struct error *error);
 
+/* From the loop, never blocks: other brokers, exchange, certificates or retention. The thread takes them over between two
+ * batches, so nothing is lost, and what the former broker has confirmed is not sent again. Nothing of `config` is used
+ * after the call. */
+void news_configure(struct news *self, const struct config *config);
+
 /* Hint from the loop, never blocks: there is unpublished news and this member would relay it. May be repeated at will. */
 void news_wake(struct news *self, int64_t member_id);
 

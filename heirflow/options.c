@@ -19,7 +19,7 @@ static int run_wrapper(const struct config *config, const struct options *option
 {
     struct error error;
     if (check_runnable(config, &error))
-        return wrapper_run(config);
+        return wrapper_run((struct config *)config, &options->flags); /* main's own, which nobody else uses meanwhile */
     fprintf(stderr, "heirflow run: %s\n", error.text);
     return error.exit_code;
 }
@@ -55,7 +55,7 @@ const struct command commands[] = {
      .takes_command = true,
      .details = "The command after -- goes before \"scheduler.command\" of the configuration.\n"
                 "SIGTERM or SIGINT stops the scheduler, hands over and leaves; a second\n"
-                "SIGINT does so at once.",
+                "SIGINT does so at once. SIGHUP reads the configuration again.",
      .exit_codes = "0 left in peace, 1 gave up, 2 usage or configuration, 3 database",
      .example = "heirflow run --group airflow-scheduler -- airflow scheduler",
      .run = run_wrapper},

@@ -15,6 +15,7 @@
 #include "keeper.h"
 #include "news.h"
 #include "postgres.h"
+#include "reload.h"
 #include "roster.h"
 #include "seat.h"
 #include "succession.h"
@@ -33,7 +34,9 @@ struct reign {
 };
 
 struct wrapper {
-    const struct config *config;
+    struct config *config;
+    struct config *coming; /* read since; its part for the next term is not in force yet. Or NULL */
+    struct reload *reload;
     uv_loop_t loop;
     uv_timer_t wake, reconnect;
     uv_signal_t terminate, interrupt, hangup;
@@ -183,8 +186,18 @@ static void on_health(void *data, const struct health_report *report)
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = report->reason});
 }
 
+static void adopt_coming(struct wrapper *self)
+{
+    if (!self->coming)
+        return;
+    config_adopt(self->config, self->coming, CONFIG_AT_NEXT_TERM);
+    config_free(self->coming);
+    self->coming = NULL;
+}
+
 static void start_scheduler(struct wrapper *self, const struct order *order)
 {
+    adopt_coming(self);
     const struct succession *succession = &self->succession;
     struct keeper_spec spec = {
         .config = self->config,
@@ -534,11 +547,62 @@ static void on_notify(void *data, const char *payload)
         raise_event(self, (struct event){.type = EVENT_WOKEN});
 }
 
+/* ---- another configuration ---- */
+
+static json_t *join(const char *one, const char *other)
+{
+    if (one && other)
+        return json_sprintf("%s,%s", one, other);
+    return one || other ? json_string(one ? one : other) : NULL;
+}
+
+static bool concerns(const char *changes, const char *keys)
+{
+    return changes && strstr(changes, keys);
+}
+
+/* Tells those that do not look into the configuration by themselves. */
+static void apply(struct wrapper *self, const char *changes)
+{
+    const struct config *config = self->config;
+    log_init(config->log.level, config->log.format);
+    self->succession.settings = config_succession(config);
+    http_set_token(self->http, config->http.token);
+    if (concerns(changes, "rabbitmq.") || concerns(changes, "retention_days"))
+        news_configure(self->news, config);
+    bool runs = self->scheduler_state && strcmp(self->scheduler_state, "running") == 0;
+    if (concerns(changes, "scheduler.health.") && runs)
+        health_start(self->health, self->succession.term);
+}
+
+static void on_reload(void *data, struct config *fresh, const struct error *error)
+{
+    struct wrapper *self = data;
+    if (!fresh) {
+        log_event(LOG_ERROR, "reload-refused", "{s:s}", "reason", error->text);
+        return;
+    }
+    cleanup_free char *at_once = config_changes(self->config, fresh, CONFIG_AT_ONCE);
+    cleanup_free char *later = config_changes(self->config, fresh, CONFIG_AT_NEXT_TERM);
+    cleanup_free char *kept = config_changes(self->config, fresh, CONFIG_AT_RESTART);
+    config_adopt(self->config, fresh, CONFIG_AT_ONCE);
+    apply(self, at_once);
+    config_free(self->coming);
+    self->coming = fresh;
+    bool runs = self->reign != NULL; /* else there is nothing that the new values could not suit */
+    if (!runs)
+        adopt_coming(self);
+    bool none = !at_once && !later && !kept;
+    cleanup_json json_t *applied = join(at_once, runs ? NULL : later);
+    log_event(kept ? LOG_WARN : LOG_INFO, "reloaded", "{s:O?, s:s?, s:s?, s:s?}", "applied", applied, "at_next_term",
+              runs ? later : NULL, "needs_restart", kept, "changes", none ? "none" : NULL);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct wrapper *self = handle->data;
     if (number == SIGHUP) {
-        log_event(LOG_WARN, "reload-ignored", "{s:s}", "remedy", "restart this wrapper to change its configuration");
+        reload_ask(self->reload, self->config);
         return;
     }
     bool now = number == SIGINT && self->succession.quitting;
@@ -613,6 +677,8 @@ static void close_all(struct wrapper *self)
                   "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
+    reload_free(self->reload);
+    self->reload = NULL;
     health_free(self->health);
     self->health = NULL;
     fence_free(self->fence);
@@ -655,7 +721,7 @@ static bool create_postgres(struct wrapper *self, struct error *error)
     return self->postgres != NULL;
 }
 
-static bool begin(struct wrapper *self, struct error *error)
+static bool begin(struct wrapper *self, const struct config_flags *flags, struct error *error)
 {
     const struct config *config = self->config;
     struct succession_settings settings = config_succession(config);
@@ -689,22 +755,24 @@ static bool begin(struct wrapper *self, struct error *error)
     start_signal(self, &self->hangup, SIGHUP);
     const struct http_callbacks callbacks = {describe_vitals, terminate_scheduler, on_http_event, self};
     self->http = http_create(&self->loop, config, &callbacks);
+    self->reload = reload_create(&self->loop, flags, on_reload, self);
     postgres_connect(self->postgres);
     return true;
 }
 
-int wrapper_run(const struct config *config)
+int wrapper_run(struct config *config, const struct config_flags *flags)
 {
     struct wrapper self = {.config = config};
     struct error error;
     (void)signal(SIGPIPE, SIG_IGN); /* a peer that hangs up is an error code to us */
+    (void)signal(SIGHUP, SIG_IGN);  /* until the loop hears it: what was read a moment ago is new enough */
     if (uv_loop_init(&self.loop) != 0) {
         log_event(LOG_ERROR, "start-failed", "{s:s}", "reason", "no event loop: out of descriptors?");
         return EXIT_CODE_NEGATIVE;
     }
     log_event(LOG_INFO, "starting", "{s:s, s:s, s:s}", "group", config->group, "node", config->node, "version",
               HEIRFLOW_VERSION);
-    bool begun = begin(&self, &error);
+    bool begun = begin(&self, flags, &error);
     if (!begun)
         log_event(LOG_ERROR, "start-failed", "{s:s}", "reason", error.text);
     (void)uv_run(&self.loop, UV_RUN_DEFAULT);
@@ -712,6 +780,7 @@ int wrapper_run(const struct config *config)
     if (begun)
         log_event(LOG_INFO, "left", "{s:s, s:s}", "group", config->group, "node", config->node);
     voice_finish(&self.voice);
+    config_free(self.coming);
     seat_release(&self.seat);
     (void)uv_loop_close(&self.loop);
     return begun ? EXIT_CODE_OK : (int)error.exit_code;

@@ -3,5 +3,6 @@
 
 #include "config.h"
 
-/* `heirflow run`: returns the exit code once the member has left (SIGTERM, SIGINT). */
-int wrapper_run(const struct config *config);
+/* `heirflow run`: returns the exit code once the member has left (SIGTERM, SIGINT). On SIGHUP the configuration is read
+ * again with the same flags, and `config` changes. */
+int wrapper_run(struct config *config, const struct config_flags *flags);

@@ -1,4 +1,7 @@
 """Real members: the heir relays, and another one when the heir cannot."""
+import json
+import os
+import signal
 from types import SimpleNamespace
 
 from conftest import wait_for
@@ -38,3 +41,49 @@ def test_no_doubles_through_a_succession(database, rabbitmq, wrapper, viewer):
     last = database.value("select last from news_counter")
     one.take_until(last)
     assert one.sequences() == list(range(1, last + 1))
+
+
+def reload(wrapper, rabbitmq):
+    """Other brokers for a member that runs."""
+    wrapper.configuration["rabbitmq"] = rabbitmq
+    wrapper.config_path.write_text(json.dumps(wrapper.configuration))
+    before = wrapper.events().count("reloaded")
+    os.kill(wrapper.pid, signal.SIGHUP)
+    wrapper.wait_for_event("reloaded", count=before + 1)
+
+
+def make_news(database):
+    """Two events."""
+    database.query("select set_paused('tests', true)")
+    database.query("select set_paused('tests', false)")
+
+
+def test_brokers_named_at_run_time(database, rabbitmq, wrapper, viewer):
+    one = viewer(rabbitmq)
+    ada = wrapper("ada", database)
+    ada.wait_for_event("scheduler-started")
+    reload(ada, {"url": "amqp://127.0.0.1:1/", "exchange": rabbitmq.exchange})
+    ada.wait_for_event("news-unreachable")
+    reload(ada, {"url": rabbitmq.url, "exchange": rabbitmq.exchange})
+    wait_for(lambda: caught_up(database), 30, ada.log)
+    last = database.value("select last from news_counter")
+    one.take_until(last)
+    assert one.sequences() == list(range(1, last + 1))
+
+
+def test_each_event_once_while_exchanges_change(database, rabbitmq, wrapper, viewer):
+    first, second = rabbitmq.exchange, rabbitmq.exchange + ".second"
+    viewers = [viewer(rabbitmq)]
+    rabbitmq.exchange = second
+    viewers.append(viewer(rabbitmq))
+    ada = wrapper("ada", database, rabbitmq=SimpleNamespace(url=rabbitmq.url, exchange=first))
+    ada.wait_for_event("scheduler-started")
+    for turn in range(8):
+        make_news(database)
+        reload(ada, {"url": rabbitmq.url, "exchange": first if turn % 2 else second})
+        make_news(database)
+    wait_for(lambda: caught_up(database), 30, ada.log)
+    last = database.value("select last from news_counter")
+    for one in viewers:
+        one.take(lambda sequences: True)
+    assert sorted(one for each in viewers for one in each.sequences()) == list(range(1, last + 1))

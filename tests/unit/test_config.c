@@ -508,18 +508,20 @@ static void addresses_and_tokens_of_http(void **state)
 static void the_manual_knows_every_key(void **state)
 {
     cleanup_free char *manual = read_whole(SOURCE_FOLDER "/docs/configuration.md");
+    static const char *const effects[] = {"needs a restart", "with the next term", "at once"}; /* as enum config_effect */
     int faults = 0;
     for (const struct config_key *key = config_keys; key->path; key++) {
         char twin[96], section[1400];
         config_twin(key, "", twin, sizeof twin);
-        (void)snprintf(section, sizeof section, "### `%s`\n\n%s\n\nType: %s. Default: %s%s%s. Environment: %s%s%s%s%s%s.\n",
-                       key->path, key->description, type_name(key), key->preset && *key->preset ? "`" : "",
+        (void)snprintf(section, sizeof section,
+                       "### `%s`\n\n%s\n\nType: %s. Default: %s%s%s. Environment: %s%s%s%s%s%s. Reload: %s.\n", key->path,
+                       key->description, type_name(key), key->preset && *key->preset ? "`" : "",
                        key->preset                            ? (*key->preset ? key->preset : "none")
                        : strstr(key->description, "Default:") ? "see above"
                                                               : "none",
                        key->preset && *key->preset ? "`" : "", key->has_twin ? "`" : "", key->has_twin ? twin : "none",
                        key->has_twin ? "`" : "", key->secret ? ", or the file named by `" : "", key->secret ? twin : "",
-                       key->secret ? "_FILE`" : "");
+                       key->secret ? "_FILE`" : "", effects[key->effect]);
         if (!strstr(manual, section)) {
             print_error("docs/configuration.md lacks:\n%s\n", section);
             faults++;
