@@ -351,6 +351,19 @@ static bool take_section(struct config *config, json_t *object, const char *sect
     return true;
 }
 
+/* A file airflow.json is about the group airflow unless it says otherwise: heirflow@airflow.service reads it. */
+static bool take_name_of_file(struct config *config, const char *path, struct error *error)
+{
+    const struct config_key *key = key_of("group");
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const char *ending = strstr(name, ".json");
+    if (!ending || ending[strlen(".json")])
+        return true;
+    cleanup_free char *group = strndup(name, (size_t)(ending - name));
+    bool fit = group && strlen(group) <= (size_t)key->most && key->valid(group) && strcmp(group, "heirflow") != 0;
+    return !fit || take_outside(config, key, group, path, error);
+}
+
 static bool take_file(struct config *config, const char *path, struct error *error)
 {
     cleanup_free char *text = NULL;
@@ -365,7 +378,8 @@ static bool take_file(struct config *config, const char *path, struct error *err
     if (!json_is_object(root))
         return error_set(error, EXIT_CODE_USAGE, "%s, line 1: must be one JSON object { ... }", path);
     struct source source = {.name = path, .text = text};
-    return take_section(config, root, "", &source, error) && copy_text(&config->path, path, error);
+    return take_name_of_file(config, path, error) && take_section(config, root, "", &source, error) &&
+           copy_text(&config->path, path, error);
 }
 
 static bool take_twin(struct config *config, const struct config_key *key, struct error *error)

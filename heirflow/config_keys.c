@@ -92,7 +92,9 @@ static bool is_token(const char *value)
 const struct config_key config_keys[] = {
     KEY("group", CONFIG_TEXT, group, .preset = "scheduler", .most = 128, .has_twin = true, .valid = is_group,
         .expected = "a name without spaces, slashes or control characters",
-        .description = "The scheduler of which there must be one; members of a group inherit from each other."),
+        .description =
+            "The scheduler of which there must be one; members of a group inherit from each other. A file that does not "
+            "name it is about the group of its own name: airflow.json about airflow, but heirflow.json about the default."),
     KEY("node", CONFIG_TEXT, node, .most = 255, .has_twin = true, .valid = is_name,
         .expected = "a name without spaces or control characters",
         .description = "What this member is called in the roster and the news. Default: the host name."),

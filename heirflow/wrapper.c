@@ -19,12 +19,14 @@
 #include "roster.h"
 #include "seat.h"
 #include "succession.h"
+#include "supervisor.h"
 #include "uuid.h"
 #include "voice.h"
 
 #define RECONNECT_FIRST_MS 20
 #define RECONNECT_MOST_MS 500
 #define NEWS_STOP_MS 2000
+#define LEAVE_MOST_MS 15000 /* for everything but the scheduler's own stop_timeout_ms */
 
 /* One keeper a term; the last one may still be on its way out when the next begins. */
 struct reign {
@@ -50,6 +52,7 @@ struct wrapper {
     struct health *health;
     struct fence *fence;
     struct http *http;
+    struct supervisor *supervisor;
 
     struct event events[16]; /* raised while a step is being carried out */
     int event_count;
@@ -72,6 +75,7 @@ struct wrapper {
 };
 
 static void raise_event(struct wrapper *self, struct event event);
+static void describe_vitals(void *data, struct vitals *ret);
 
 /* ---- what this member says ---- */
 
@@ -383,8 +387,12 @@ static void raise_event(struct wrapper *self, struct event event)
     }
     self->event_count = 0;
     self->stepping = false;
-    if (!self->leaving)
-        http_touch(self->http);
+    if (self->leaving)
+        return;
+    struct vitals vitals;
+    describe_vitals(self, &vitals);
+    supervisor_touch(self->supervisor, &vitals);
+    http_touch(self->http);
 }
 
 /* ---- callbacks ---- */
@@ -578,6 +586,7 @@ static void apply(struct wrapper *self, const char *changes)
 static void on_reload(void *data, struct config *fresh, const struct error *error)
 {
     struct wrapper *self = data;
+    supervisor_reloaded(self->supervisor);
     if (!fresh) {
         log_event(LOG_ERROR, "reload-refused", "{s:s}", "reason", error->text);
         return;
@@ -602,11 +611,13 @@ static void on_signal(uv_signal_t *handle, int number)
 {
     struct wrapper *self = handle->data;
     if (number == SIGHUP) {
+        supervisor_reloading(self->supervisor);
         reload_ask(self->reload, self->config);
         return;
     }
     bool now = number == SIGINT && self->succession.quitting;
     log_event(LOG_INFO, "stop-requested", "{s:s, s:b}", "signal", number == SIGINT ? "SIGINT" : "SIGTERM", "at_once", now);
+    supervisor_stopping(self->supervisor, self->config->scheduler.stop_timeout_ms + LEAVE_MOST_MS);
     raise_event(self, (struct event){.type = now ? EVENT_QUIT_NOW : EVENT_QUIT});
 }
 
@@ -685,6 +696,8 @@ static void close_all(struct wrapper *self)
     self->fence = NULL;
     http_free(self->http);
     self->http = NULL;
+    supervisor_free(self->supervisor);
+    self->supervisor = NULL;
     uv_close((uv_handle_t *)&self->wake, NULL);
     uv_close((uv_handle_t *)&self->reconnect, NULL);
     uv_close((uv_handle_t *)&self->terminate, NULL);
@@ -756,6 +769,7 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
     const struct http_callbacks callbacks = {describe_vitals, terminate_scheduler, on_http_event, self};
     self->http = http_create(&self->loop, config, &callbacks);
     self->reload = reload_create(&self->loop, flags, on_reload, self);
+    self->supervisor = supervisor_create(&self->loop);
     postgres_connect(self->postgres);
     return true;
 }

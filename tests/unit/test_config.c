@@ -504,6 +504,35 @@ static void addresses_and_tokens_of_http(void **state)
     (void)unsetenv("HEIRFLOW_HTTP_TOKEN");
 }
 
+static void assert_group(const char *name, const char *json, const char *group)
+{
+    char named[sizeof path + 64];
+    (void)snprintf(named, sizeof named, "%s.d", path);
+    (void)mkdir(named, 0700);
+    (void)snprintf(named, sizeof named, "%s.d/%s", path, name);
+    write_text(named, json);
+    struct config *config = load_flags(&(struct config_flags){.path = named});
+    assert_non_null(config);
+    assert_string_equal(config->group, group);
+    config_free(config);
+    (void)unlink(named);
+    *strrchr(named, '/') = '\0';
+    (void)rmdir(named);
+}
+
+static void a_file_is_about_the_group_of_its_name(void **state)
+{
+    assert_group("airflow.json", "{}", "airflow");
+    assert_group("airflow.json", "{\"group\": \"beat\"}", "beat");
+    assert_group("heirflow.json", "{}", "scheduler");
+    assert_group("not a name.json", "{}", "scheduler");
+    assert_group("airflow", "{}", "scheduler");
+    assert_group("airflow.json.dpkg-old", "{}", "scheduler");
+    (void)setenv("HEIRFLOW_GROUP", "beat", 1);
+    assert_group("airflow.json", "{}", "beat");
+    (void)unsetenv("HEIRFLOW_GROUP");
+}
+
 /* docs/configuration.md has a section for each key, headed as this says; a key that changes must change there. */
 static void the_manual_knows_every_key(void **state)
 {
@@ -571,6 +600,7 @@ int main(void)
         TEST(run_directory_from_the_system),
         TEST(twins_are_named_after_their_keys),
         TEST(addresses_and_tokens_of_http),
+        TEST(a_file_is_about_the_group_of_its_name),
         TEST(the_manual_knows_every_key),
         TEST(the_examples_are_valid),
     };
