@@ -71,7 +71,7 @@ def test_reload_is_answered(world):
     world.until_runs("ada")
     pid = ada.main_pid()
     ada("systemctl", "reload", UNIT)
-    wait_for(lambda: "reload" in ada.journal(UNIT), what=lambda: ada.journal(UNIT))
+    wait_for(lambda: "reloaded changes=none" in ada.journal(UNIT), what=lambda: ada.journal(UNIT))
     wait_for(lambda: ada.show(UNIT, "ActiveState", "SubState") == ["active", "running"], what=lambda: ada.show(UNIT, "SubState"))
     assert ada.main_pid() == pid and len(world.witness.runs()) == 1
 
