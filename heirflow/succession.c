@@ -279,7 +279,7 @@ static bool may_beat(const struct succession *self)
         return self->registered;
     case SUCCESSION_HEIR:
     case SUCCESSION_STOPPING:
-        return self->fencing || (self->tree && self->echoed_ms >= self->deadline_ms);
+        return self->preparing || (self->tree && self->echoed_ms >= self->deadline_ms);
     case SUCCESSION_JOINING:
     case SUCCESSION_ACCEDING:
     case SUCCESSION_FENCING:
@@ -317,7 +317,7 @@ static void cool_off(struct succession *self, int64_t now_ms)
 static void close_term(struct succession *self, const char *reason, struct orders *orders)
 {
     copy_text(self->closing_reason, sizeof self->closing_reason, reason);
-    self->fencing = false;
+    self->preparing = false;
     self->restart_at_ms = 0;
     self->retry_at_ms = 0;
     enter(self, SUCCESSION_ABDICATING, reason, orders);
@@ -325,7 +325,7 @@ static void close_term(struct succession *self, const char *reason, struct order
 
 static void begin_stop(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
 {
-    if (self->fencing) { /* nothing has been started */
+    if (self->preparing) { /* nothing has been started */
         close_term(self, reason, orders);
         return;
     }
@@ -336,7 +336,7 @@ static void begin_stop(struct succession *self, const char *reason, int64_t now_
 
 static void begin_fencing(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
 {
-    if (self->fencing) {
+    if (self->preparing) {
         close_term(self, reason, orders);
         return;
     }
@@ -379,8 +379,9 @@ static void start_scheduler(struct succession *self, struct orders *orders)
     self->tree = true;
 }
 
-static void accept_accession(struct succession *self, bool fence, int64_t now_ms, struct orders *orders)
+static void accept_accession(struct succession *self, const struct event *event, struct orders *orders)
 {
+    int64_t now_ms = event->now_ms;
     self->term = self->view.throne.term;
     self->term_member = self->member_id;
     copy_text(self->term_incarnation, sizeof self->term_incarnation, self->incarnation);
@@ -399,21 +400,23 @@ static void accept_accession(struct succession *self, bool fence, int64_t now_ms
         return;
     }
     enter(self, SUCCESSION_HEIR, "acceded", orders);
-    self->fencing = fence;
-    if (!fence) {
+    self->preparing = event->fence || event->inherit;
+    if (!self->preparing) {
         start_scheduler(self, orders);
         return;
     }
-    struct order *order = give(orders, ORDER_FENCE);
+    struct order *order = give(orders, ORDER_PREPARE);
+    order->fence = event->fence;
+    order->inherit = event->inherit;
     order->term = self->term;
     order->timeout_ms = self->lease_ms;
 }
 
-static void on_fenced(struct succession *self, const struct event *event, struct orders *orders)
+static void on_prepared(struct succession *self, const struct event *event, struct orders *orders)
 {
-    if (!self->fencing)
+    if (!self->preparing)
         return;
-    self->fencing = false;
+    self->preparing = false;
     if (event->reason)
         give_back(self, event->reason, event->now_ms, orders);
     else if (event->now_ms >= term_at_ms(self)) /* rule 3 */
@@ -517,7 +520,7 @@ static void on_reply(struct succession *self, const struct event *event, struct 
         break;
     case REQUEST_ACCEDE:
         if (event->granted) {
-            accept_accession(self, event->fence, event->now_ms, orders);
+            accept_accession(self, event, orders);
         } else {
             if (event->unable)
                 cool_off(self, event->now_ms);
@@ -648,8 +651,8 @@ static void digest(struct succession *self, const struct event *event, struct or
     case EVENT_WOKEN:
         self->beat_at_ms = event->now_ms;
         break;
-    case EVENT_FENCED:
-        on_fenced(self, event, orders);
+    case EVENT_PREPARED:
+        on_prepared(self, event, orders);
         break;
     case EVENT_TIMER:
         break;

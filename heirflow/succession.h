@@ -73,7 +73,7 @@ enum event_type {
     EVENT_REPLY,        /* to request `number`; `granted` and observation, see below */
     EVENT_REFUSED,      /* the database refused request `number` (SQL error, WARNING, unusable reply) */
     EVENT_WOKEN,        /* a notification for us: beat now */
-    EVENT_FENCED,       /* ORDER_FENCE is done, or, with a reason, cannot be */
+    EVENT_PREPARED,     /* ORDER_PREPARE is done, or, with a reason, cannot be */
     EVENT_TIMER,        /* the time of ORDER_WAKE has come (early is fine) */
     EVENT_KEEPER_ECHO,  /* deadline_ms */
     EVENT_SCHEDULER_STARTED,
@@ -91,7 +91,7 @@ struct event {
     uint32_t number; /* of the request, for EVENT_REPLY and EVENT_REFUSED */
     bool granted;    /* register: taken; heartbeat: renewed; accede: acceded; abdicate, leave: done */
     const struct succession_observation *observation; /* NULL for replies to abdicate and leave */
-    bool fence;                                       /* accede: ORDER_FENCE must come before the scheduler's start */
+    bool fence, inherit; /* accede: what has to come before the scheduler's start; see ORDER_PREPARE */
     bool unable;                                      /* accede: refused for what this member lacks, not for its place */
     const char *refusal;                              /* accede: the database's reason for granted == false */
     int64_t deadline_ms;
@@ -100,7 +100,8 @@ struct event {
 
 enum order_type {
     ORDER_SEND,            /* request, with the fields it needs; time-out: drop the connection at timeout_ms */
-    ORDER_FENCE,           /* end the database sessions of other terms' schedulers: term; give up at timeout_ms */
+    ORDER_PREPARE, /* before the first start of a term: with fence, end the database sessions of other terms' schedulers,
+                      give up at timeout_ms; with inherit, put in place what the last heir left. EVENT_PREPARED follows */
     ORDER_START_SCHEDULER, /* new keeper: term, deadline_ms */
     ORDER_SET_DEADLINE,    /* deadline_ms to the keeper */
     ORDER_RESTART_SCHEDULER,
@@ -118,6 +119,7 @@ struct order {
     enum succession_request request;
     uint32_t number;
     bool renew;                    /* heartbeat: for `term` */
+    bool fence, inherit;           /* prepare */
     bool new_generation;           /* register: raise the generation and draw an incarnation before sending */
     bool seniority_yields;         /* accede */
     struct succession_throne seen; /* accede: the tuple to compare */
@@ -165,7 +167,7 @@ struct succession {
     char term_incarnation[SUCCESSION_UUID];
     int64_t lease_ms;               /* of our term */
     int64_t deadline_ms, echoed_ms; /* end of the lease; the one the keeper has confirmed */
-    bool fencing;                   /* ORDER_FENCE is under way, nothing started yet */
+    bool preparing;                 /* ORDER_PREPARE is under way, nothing started yet */
     bool tree;                      /* a keeper exists and may have, or start, a scheduler under our term */
     bool running;                   /* the scheduler runs */
     bool unhealthy;                 /* its run is being ended because it hangs */

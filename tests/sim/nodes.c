@@ -290,6 +290,8 @@ static void order_start(int n, const struct order *order)
     const struct succession *s = &node->succession;
     if (node->keeper.alive || node->keeper.tree)
         w->broken = "a second keeper was started beside a living one";
+    if (node->disinherited)
+        w->broken = "a scheduler was started before it had inherited";
     node->keeper = (struct keeper){
         .alive = true,
         .life = life,
@@ -304,13 +306,43 @@ static void order_start(int n, const struct order *order)
     after(3 + draw(10), K_RESTART, n, life, 0);
 }
 
-static void order_fence(int n, const struct order *order)
+static void order_prepare(int n, const struct order *order)
 {
     struct node *node = &w->node[n];
     node->fence++;
+    node->to_prepare = order->fence + order->inherit;
+    if (order->inherit) /* a fault of it ends it, too */
+        after(1 + draw(chance(500) ? 50 : node->succession.lease_ms / 3), W_INHERITED, n, node->life, node->fence);
+    if (!order->fence)
+        return;
     node->fence_until = local(node) + order->timeout_ms * 3 / 4; /* so that the answer still arrives */
     node->fence_began = 0;
     after(2 + draw(20), D_FENCE, n, node->fence, 0);
+}
+
+static void part_prepared(int n, const char *fault)
+{
+    struct node *node = &w->node[n];
+    if (!node->to_prepare)
+        return;
+    node->to_prepare = fault ? 0 : node->to_prepare - 1;
+    if (!node->to_prepare)
+        wrapper_event(n, (struct event){.type = EVENT_PREPARED, .reason = fault});
+}
+
+/* The tree of a graceful stop is dead: its files are stored while the lease lasts, and only then is its death told. */
+static bool settles(int n)
+{
+    struct node *node = &w->node[n];
+    const struct succession *s = &node->succession;
+    int64_t limit = succession_term_at_ms(s->deadline_ms, s->lease_ms,
+                                          succession_fence_grace_ms(&s->settings, s->lease_ms)) -
+                    local(node);
+    if (!w->estate || node->settling == node->keeper.life || s->state != SUCCESSION_STOPPING || limit <= 0 || chance(200))
+        return false;
+    node->settling = node->keeper.life;
+    after(1 + draw(limit < 1000 ? limit : 1000), W_SETTLED, n, node->life, node->keeper.life);
+    return true;
 }
 
 static void carry_out(int n, const struct order *order)
@@ -321,8 +353,8 @@ static void carry_out(int n, const struct order *order)
     case ORDER_SEND:
         order_send(n, order);
         break;
-    case ORDER_FENCE:
-        order_fence(n, order);
+    case ORDER_PREPARE:
+        order_prepare(n, order);
         break;
     case ORDER_START_SCHEDULER:
         order_start(n, order);
@@ -338,6 +370,8 @@ static void carry_out(int n, const struct order *order)
         break;
     case ORDER_STOP_SCHEDULER:
         after(draw(3), K_STOP, n, keeper, order->kill_at_ms);
+        if (node->settling == keeper) /* the lease is at its end */
+            after(0, W_SETTLED, n, node->life, keeper);
         break;
     case ORDER_KILL_KEEPER: /* SIGKILL takes a stopped process too; the namespace goes with its init */
         node->keeper.alive = false;
@@ -389,10 +423,14 @@ static void wrapper_reply(int n, const struct item *item)
         node->member_id = reply->observation.member_id;
         node->incarnation = strtoll(reply->observation.incarnation, NULL, 10);
     }
+    bool accedes = item->request.request == REQUEST_ACCEDE && reply->granted;
+    if (accedes)
+        node->disinherited = w->estate;
     wrapper_event(n, (struct event){
                          .type = EVENT_REPLY,
                          .number = item->request.number,
                          .granted = reply->granted,
+                         .inherit = accedes && w->estate,
                          .observation = reply->observed ? &reply->observation : NULL,
                          .fence = reply->fence,
                          .unable = reply->unable,
@@ -448,14 +486,23 @@ void wrapper_item(const struct item *item)
             wrapper_event(n, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
         break;
     case W_TREE_DEAD:
-        if (item->value == node->keeper.life && node->succession.tree)
+        if (item->value == node->keeper.life && node->succession.tree && !settles(n))
             wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD, .reason = chance(500) ? "lease not renewed" : NULL});
         break;
     case W_FENCED:
     case W_FENCE_FAILED:
         if (item->value == node->fence)
-            wrapper_event(
-                n, (struct event){.type = EVENT_FENCED, .reason = item->what == W_FENCED ? NULL : "sessions do not end"});
+            part_prepared(n, item->what == W_FENCED ? NULL : "sessions do not end");
+        break;
+    case W_INHERITED:
+        if (item->value == node->fence) {
+            node->disinherited = false;
+            part_prepared(n, NULL);
+        }
+        break;
+    case W_SETTLED:
+        if (item->value == node->keeper.life && node->succession.tree)
+            wrapper_event(n, (struct event){.type = EVENT_TREE_DEAD});
         break;
     case W_TIME_OUT:
         if (node->connected && node->succession.pending != REQUEST_NONE && node->succession.number == (uint32_t)item->value)

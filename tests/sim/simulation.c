@@ -47,6 +47,7 @@ static void make_world(uint64_t seed)
     memset(w, 0, sizeof *w);
     w->trace = trace;
     w->random = seed * 0x2545f4914f6cdd1du + 1;
+    w->estate = seed % 3 == 0;
     w->nodes = (int)(2 + draw(NODES_MOST - 1));
     w->lease_ms = leases[draw(3)];
     w->synchronous = chance(300);

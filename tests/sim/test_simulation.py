@@ -89,8 +89,9 @@ MUTATIONS = {
          "self->throne.lease_ms = lease_ms, self->throne.longest_lease_ms = 0; return true;")],
     "a second lease to come forgets the first": [(DATABASE, "if (lease_ms > self->throne.longest_lease_ms)", "if (1)")],
     "scheduler started before its predecessors are fenced": [
-        (CORE, "    self->fencing = fence;\n    if (!fence) {", "    if (1) {")],
+        (CORE, "    self->preparing = event->fence || event->inherit;\n    if (!self->preparing) {", "    if (1) {")],
     "a fence that failed is no obstacle": [(CORE, "    if (event->reason)\n        give_back", "    if (0)\n        give_back")],
+    "inheritance not waited for": [(CORE, "event->fence || event->inherit;", "event->fence;")],
     "gate kept by its first holder": [
         (DATABASE, "self->gate = caller->seat;", "self->gate = self->gate ? self->gate : caller->seat;")],
     "log-ins in flight not waited for": [
@@ -103,6 +104,7 @@ OUTLIVES, LET_IN = "an older scheduler's session outlives a start", "the databas
 ELSE = {
     "scheduler started before its predecessors are fenced": OUTLIVES,
     "a fence that failed is no obstacle": LET_IN,
+    "inheritance not waited for": "a scheduler was started before it had inherited",
     "gate kept by its first holder": LET_IN,
     "log-ins in flight not waited for": LET_IN,
     "holder purged": "a switchover was not carried out",   # it no longer hears what is asked of it

@@ -254,7 +254,7 @@ static struct fixture fencing_heir(void)
     step(&f,
          (struct event){
              .type = EVENT_REPLY, .number = f.succession.number, .granted = true, .fence = true, .observation = &f.view});
-    assert_int_equal(find(&f, ORDER_FENCE)->term, 8);
+    assert_int_equal(find(&f, ORDER_PREPARE)->term, 8);
     assert_null(find(&f, ORDER_START_SCHEDULER));
     return f;
 }
@@ -267,10 +267,10 @@ static void scheduler_starts_once_the_others_are_fenced(void **state)
     reply(&f, true);
     assert_null(find(&f, ORDER_START_SCHEDULER));
     tick(&f, 10);
-    step(&f, (struct event){.type = EVENT_FENCED});
+    step(&f, (struct event){.type = EVENT_PREPARED});
     assert_int_equal(find(&f, ORDER_START_SCHEDULER)->deadline_ms, f.succession.deadline_ms);
     assert_int_equal(f.succession.deadline_ms, 2000 + 6000);
-    step(&f, (struct event){.type = EVENT_FENCED}); /* once is enough */
+    step(&f, (struct event){.type = EVENT_PREPARED}); /* once is enough */
     assert_null(find(&f, ORDER_START_SCHEDULER));
 }
 
@@ -278,11 +278,11 @@ static void who_cannot_fence_gives_the_term_back(void **state)
 {
     struct fixture f = fencing_heir();
     tick(&f, 100);
-    step(&f, (struct event){.type = EVENT_FENCED, .reason = "1 sessions do not end"});
+    step(&f, (struct event){.type = EVENT_PREPARED, .reason = "1 sessions do not end"});
     assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 8);
     assert_string_equal(sent(&f, REQUEST_ABDICATE)->reason, "1 sessions do not end");
     assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
-    step(&f, (struct event){.type = EVENT_FENCED}); /* rule 8: too late */
+    step(&f, (struct event){.type = EVENT_PREPARED}); /* rule 8: too late */
     assert_null(find(&f, ORDER_START_SCHEDULER));
 }
 
@@ -307,7 +307,7 @@ static void a_term_that_ends_while_fencing_starts_nothing(void **state)
     assert_int_equal(slow.succession.state, SUCCESSION_ABDICATING);
     struct fixture *all[] = {&leaving, &unrenewed, &deposed, &slow};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        step(all[i], (struct event){.type = EVENT_FENCED});
+        step(all[i], (struct event){.type = EVENT_PREPARED});
         assert_null(find(all[i], ORDER_START_SCHEDULER));
         assert_null(find(all[i], ORDER_STOP_SCHEDULER));
     }
