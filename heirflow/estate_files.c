@@ -259,7 +259,7 @@ static bool make_file(const char *name, const char *content, size_t size, mode_t
     return true;
 }
 
-static bool decode(json_t *file, cleanup_free char **ret_content, size_t *ret_size, struct error *error)
+static bool decode(json_t *file, char **ret_content, size_t *ret_size, struct error *error)
 {
     const char *text = json_string_value(json_object_get(file, "content"));
     const char *path = json_string_value(json_object_get(file, "path"));
@@ -283,16 +283,15 @@ static bool decode(json_t *file, cleanup_free char **ret_content, size_t *ret_si
 static bool prepare(json_t *file, struct error *error)
 {
     const char *path = json_string_value(json_object_get(file, "path"));
-    char *content = NULL, name[4200];
-    size_t size;
+    cleanup_free char *content = NULL;
+    char name[4200];
+    size_t size = 0;
     struct stat old;
     if (lstat(path, &old) == 0 && !S_ISREG(old.st_mode))
         return refuse(error, path, "is no regular file, so nothing is put in its place");
     beside(path, ".heirflow-new", name, sizeof name);
-    bool made = decode(file, &content, &size, error) &&
-                make_file(name, content, size, (mode_t)json_integer_value(json_object_get(file, "mode")) & 0777, true, error);
-    free(content);
-    return made;
+    mode_t mode = (mode_t)json_integer_value(json_object_get(file, "mode")) & 0777;
+    return decode(file, &content, &size, error) && make_file(name, content, size, mode, true, error);
 }
 
 static bool put_in_place(json_t *files, struct error *error)
@@ -460,7 +459,10 @@ int estate_files_write_main(void)
         return EXIT_CODE_USAGE;
     cleanup_json json_t *copy = json_loadf(stdin, JSON_DISABLE_EOF_CHECK, NULL);
     bool fine = estate_files_write(request, copy, &inherited, &error);
+    json_t *node = json_object_get(copy, "node"), *age_ms = json_object_get(copy, "age_ms");
     cleanup_json json_t *reply =
-        json_pack("{s:b, s:s*}", "inherited", inherited, "fault", fine ? NULL : error.text);
+        json_pack("{s:b, s:s*, s:O?, s:O?, s:O?, s:I}", "inherited", inherited, "fault", fine ? NULL : error.text, "term",
+                  json_object_get(copy, "term"), "node", node, "age_ms", age_ms, "count",
+                  (json_int_t)json_array_size(json_object_get(copy, "files")));
     return answer(reply, NULL);
 }

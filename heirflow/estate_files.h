@@ -23,6 +23,6 @@ bool estate_files_write(json_t *request, json_t *copy, bool *ret_inherited, stru
 /* The bodies of `heirflow estate-read` and `heirflow estate-write`, the hidden commands that the wrapper runs. Standard
  * input: the request and, to write, the copy. Standard output: a line of JSON with "fault" if something went wrong; read:
  * "checksum", "count", "bytes", and the files in a second line unless they are what the request's "known" says; write:
- * "inherited". */
+ * "inherited", and of the copy "term", "node", "age_ms" and "count". */
 int estate_files_read_main(void);
 int estate_files_write_main(void);

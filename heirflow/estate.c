@@ -1,0 +1,429 @@
+/* Owns when copies of the estate are taken, stored, fetched and put in place, and how long each may take.
+ * Never touches a file itself, never decides what becomes of the scheduler. */
+#include "estate.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "errand.h"
+#include "estate_files.h"
+#include "postgres.h"
+#include "succession.h"
+
+#define COPY_MS 10000 /* of a copy at the interval, which nobody waits for */
+#define OUTPUT_MOST (1 << 30)
+
+enum work { IDLE, FETCHING, WRITING, READING, STORING };
+
+struct estate {
+    uv_loop_t *loop;
+    const struct config *config;
+    const char *seat;
+    struct estate_callbacks callbacks;
+    struct postgres *postgres;
+    struct errand *errand;
+    uv_timer_t timer;
+    json_t *paths;
+    char *paths_text;
+    int64_t member_id, term;
+    char incarnation[SUCCESSION_UUID];
+    enum work work;
+    bool inheriting, watching, settling;
+    int64_t until_ms; /* of the work under way */
+    char known[80];   /* checksum of the copy stored last */
+    char taken[80];   /* of the one being stored */
+    char *files;      /* that one */
+    char last_fault[sizeof((struct error){0}.text)];
+    bool missing_told;
+};
+
+static void on_timer(uv_timer_t *timer);
+
+static void wake_in(struct estate *self, int64_t in_ms)
+{
+    uv_update_time(self->loop);
+    (void)uv_timer_start(&self->timer, on_timer, in_ms > 0 ? (uint64_t)in_ms : 0, 0); /* fails only without a callback */
+}
+
+/* ---- ends of work */
+
+static void report(struct estate *self, const char *event, const char *reason, bool news, json_t *data)
+{
+    self->callbacks.on_report(
+        self->callbacks.data,
+        &(struct estate_report){.event = event, .reason = reason, .news = news, .data = data, .term = self->term});
+}
+
+static void drop_work(struct estate *self)
+{
+    errand_cancel(self->errand);
+    self->errand = NULL;
+    postgres_drop(self->postgres);
+    free(self->files);
+    self->files = NULL;
+    self->work = IDLE;
+    (void)uv_timer_stop(&self->timer);
+}
+
+/* Whoever waits for the end of this work hears of it. */
+static void finish(struct estate *self)
+{
+    bool inheriting = self->inheriting, settling = self->settling;
+    self->inheriting = self->settling = false;
+    drop_work(self);
+    if (self->watching)
+        wake_in(self, self->config->scheduler.estate_interval_ms);
+    if (inheriting)
+        self->callbacks.on_inherited(self->callbacks.data);
+    if (settling)
+        self->callbacks.on_settled(self->callbacks.data);
+}
+
+static void fail(struct estate *self, const char *reason)
+{
+    char text[sizeof self->last_fault];
+    (void)snprintf(text, sizeof text, "%s: %.900s", self->inheriting ? "nothing was inherited" : "nothing was stored",
+                   reason);
+    bool repeated = strcmp(self->last_fault, text) == 0;
+    memcpy(self->last_fault, text, sizeof text);
+    report(self, "estate-failed", text, !repeated, NULL);
+    finish(self);
+}
+
+static void succeed(struct estate *self, const char *event, bool news, json_t *data)
+{
+    self->last_fault[0] = '\0';
+    report(self, event, NULL, news, data);
+    finish(self);
+}
+
+/* ---- child processes */
+
+static void on_written(void *data, const struct errand_end *end);
+static void on_read(void *data, const struct errand_end *end);
+
+static void start_errand(struct estate *self, const char *command, const char *input, size_t input_size, errand_end_cb *on_end)
+{
+    struct error error;
+    const char *argv[] = {"/proc/self/exe", command, NULL};
+    const struct errand_spec spec = {
+        .command = argv,
+        .key = "scheduler.estate",
+        .user = self->config->scheduler.user,
+        .group = self->config->group,
+        .node = self->config->node,
+        .seat = self->seat,
+        .term = self->term,
+        .timeout_ms = self->until_ms - clock_now_ms(),
+        .input = input,
+        .input_size = input_size,
+        .output_most = OUTPUT_MOST,
+    };
+    if (spec.timeout_ms <= 0)
+        fail(self, "no time is left");
+    else if (!errand_start(self->loop, &spec, on_end, self, &self->errand, &error))
+        fail(self, error.text);
+}
+
+/* The first line of what it wrote. */
+static json_t *read_answer(struct estate *self, const struct errand_end *end)
+{
+    self->errand = NULL;
+    if (end->reason) {
+        fail(self, end->reason);
+        return NULL;
+    }
+    json_t *answer = json_loadb(end->output, end->output_size, JSON_DISABLE_EOF_CHECK, NULL);
+    const char *fault = json_string_value(json_object_get(answer, "fault"));
+    if (answer && !fault)
+        return answer;
+    fail(self, fault ? fault : "no answer of a child process");
+    json_decref(answer);
+    return NULL;
+}
+
+/* ---- storing */
+
+static void on_stored(void *data, const PGresult *result, const char *warning, const struct error *error)
+{
+    struct estate *self = data;
+    (void)warning; /* nothing depends on how durable it is */
+    cleanup_json json_t *reply = json_loads(result && PQntuples(result) == 1 ? PQgetvalue(result, 0, 0) : "", 0, NULL);
+    const char *reason = json_string_value(json_object_get(reply, "reason"));
+    if (!json_is_true(json_object_get(reply, "stored"))) {
+        fail(self, reason ? reason : error ? error->text : "the reply is not what it should be");
+        return;
+    }
+    memcpy(self->known, self->taken, sizeof self->known);
+    succeed(self, "estate-stored", false, NULL);
+}
+
+static void store(struct estate *self)
+{
+    char member[24], term[24];
+    (void)snprintf(member, sizeof member, "%" PRId64, self->member_id);
+    (void)snprintf(term, sizeof term, "%" PRId64, self->term);
+    const char *const values[] = {self->config->group,     member,     self->incarnation, term,
+                                  self->config->node, self->files};
+    postgres_query(self->postgres, "select store_estate($1, $2, $3, $4, $5, $6)", 6, values,
+                   self->until_ms - clock_now_ms(), on_stored, self);
+}
+
+static void begin_store(struct estate *self, const struct errand_end *end, const char *checksum)
+{
+    const char *line = memchr(end->output, '\n', end->output_size);
+    size_t skipped = line ? (size_t)(line + 1 - (const char *)end->output) : end->output_size;
+    self->files = strndup((const char *)end->output + skipped, end->output_size - skipped);
+    (void)snprintf(self->taken, sizeof self->taken, "%s", checksum);
+    self->work = STORING;
+    if (postgres_connected(self->postgres))
+        store(self);
+    else
+        postgres_connect(self->postgres);
+}
+
+static void on_read(void *data, const struct errand_end *end)
+{
+    struct estate *self = data;
+    cleanup_json json_t *answer = NULL;
+    if (end->lost && !self->settling) { /* the next one comes soon */
+        self->errand = NULL;
+        finish(self);
+        return;
+    }
+    answer = read_answer(self, end);
+    if (!answer)
+        return;
+    const char *checksum = json_string_value(json_object_get(answer, "checksum"));
+    if (json_integer_value(json_object_get(answer, "count")) == 0) {
+        if (!self->missing_told)
+            report(self, "estate-missing", NULL, false, NULL);
+        self->missing_told = true;
+        finish(self);
+    } else if (!checksum || strcmp(self->known, checksum) == 0) {
+        self->last_fault[0] = '\0';
+        finish(self);
+    } else {
+        begin_store(self, end, checksum);
+    }
+}
+
+static void begin_read(struct estate *self, bool still, int64_t limit_ms)
+{
+    cleanup_json json_t *request =
+        json_pack("{s:O, s:b, s:s}", "paths", self->paths, "still", still, "known", self->known);
+    cleanup_free char *text = json_dumps(request, JSON_COMPACT);
+    self->work = READING;
+    self->until_ms = clock_now_ms() + limit_ms;
+    wake_in(self, limit_ms);
+    start_errand(self, "estate-read", text, strlen(text), on_read);
+}
+
+/* ---- inheriting */
+
+static void on_written(void *data, const struct errand_end *end)
+{
+    struct estate *self = data;
+    cleanup_json json_t *answer = read_answer(self, end);
+    if (!answer)
+        return;
+    if (!json_is_true(json_object_get(answer, "inherited"))) {
+        self->last_fault[0] = '\0';
+        finish(self);
+        return;
+    }
+    cleanup_json json_t *about =
+        json_pack("{s:O, s:O, s:O, s:O}", "from", json_object_get(answer, "node"), "from_term",
+                  json_object_get(answer, "term"), "age_ms", json_object_get(answer, "age_ms"), "files",
+                  json_object_get(answer, "count"));
+    succeed(self, "estate-inherited", true, about);
+}
+
+static void on_fetched(void *data, const PGresult *result, const char *warning, const struct error *error)
+{
+    struct estate *self = data;
+    (void)warning;
+    if (!result || PQntuples(result) != 1 || PQgetisnull(result, 0, 0)) {
+        fail(self, error ? error->text : "the reply is not what it should be");
+        return;
+    }
+    cleanup_json json_t *request =
+        json_pack("{s:O, s:I}", "paths", self->paths, "term", (json_int_t)self->term);
+    cleanup_free char *head = json_dumps(request, JSON_COMPACT);
+    size_t size = strlen(head) + 1 + (size_t)PQgetlength(result, 0, 0);
+    cleanup_free char *input = malloc(size + 1);
+    if (!input) {
+        fail(self, "out of memory");
+        return;
+    }
+    (void)snprintf(input, size + 1, "%s\n%s", head, PQgetvalue(result, 0, 0));
+    self->work = WRITING;
+    start_errand(self, "estate-write", input, size, on_written);
+}
+
+static void fetch(struct estate *self)
+{
+    const char *const values[] = {self->config->group, self->paths_text};
+    postgres_query(self->postgres, "select fetch_estate($1, $2)", 2, values, self->until_ms - clock_now_ms(), on_fetched,
+                   self);
+}
+
+/* ---- callbacks of loop and connection */
+
+static void on_connected(void *data)
+{
+    struct estate *self = data;
+    switch (self->work) {
+    case FETCHING:
+        fetch(self);
+        break;
+    case STORING:
+        store(self);
+        break;
+    case IDLE: /* ready for the last copy */
+    case READING:
+    case WRITING:
+        break;
+    }
+}
+
+static void on_disconnected(void *data, const struct error *error)
+{
+    struct estate *self = data;
+    if (self->work == FETCHING || self->work == STORING)
+        fail(self, error->text);
+}
+
+/* Time for the next copy, or for no more of the work under way. */
+static void on_timer(uv_timer_t *timer)
+{
+    struct estate *self = timer->data;
+    if (self->work == IDLE && self->watching)
+        begin_read(self, false, COPY_MS);
+    else if (self->work != IDLE && clock_now_ms() < self->until_ms)
+        wake_in(self, self->until_ms - clock_now_ms());
+    else if (self->work != IDLE)
+        fail(self, "it took too long");
+}
+
+/* ---- life */
+
+bool estate_create(uv_loop_t *loop, const struct config *config, const char *seat, const struct estate_callbacks *callbacks,
+                   struct estate **ret_estate, struct error *error)
+{
+    *ret_estate = NULL;
+    if (!config->scheduler.estate || !*config->scheduler.estate)
+        return true;
+    struct estate *self = calloc(1, sizeof *self);
+    if (!self)
+        return error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
+    char name[64];
+    (void)snprintf(name, sizeof name, "heirflow-estate:%.28s:%.18s", config->group, config->node);
+    self->postgres = postgres_create(loop,
+                                     &(struct postgres_settings){
+                                         .conninfo = config->postgres,
+                                         .application_name = name,
+                                         .schema = config->schema,
+                                         .attempt_ms = config->lease_ms / 3,
+                                         .lock_timeout_ms = config->lease_ms / 3,
+                                         .on_connected = on_connected,
+                                         .on_disconnected = on_disconnected,
+                                         .data = self,
+                                     },
+                                     error);
+    if (!self->postgres) {
+        free(self);
+        return false;
+    }
+    (void)uv_timer_init(loop, &self->timer); /* cannot fail */
+    self->timer.data = self;
+    self->loop = loop;
+    self->config = config;
+    self->seat = seat;
+    self->callbacks = *callbacks;
+    self->paths = json_array();
+    for (const char **path = config->scheduler.estate; *path; path++)
+        (void)json_array_append_new(self->paths, json_string(*path)); /* the configuration was UTF-8 */
+    self->paths_text = json_dumps(self->paths, JSON_COMPACT);
+    *ret_estate = self;
+    return true;
+}
+
+void estate_inherit(struct estate *self, const struct estate_term *term, int64_t limit_ms)
+{
+    if (!self)
+        return;
+    drop_work(self);
+    self->inheriting = true;
+    self->watching = self->settling = self->missing_told = false;
+    self->known[0] = '\0';
+    self->member_id = term->member_id;
+    self->term = term->term;
+    (void)snprintf(self->incarnation, sizeof self->incarnation, "%s", term->incarnation);
+    self->work = FETCHING;
+    self->until_ms = clock_now_ms() + limit_ms;
+    wake_in(self, limit_ms);
+    postgres_connect(self->postgres);
+}
+
+void estate_watch(struct estate *self)
+{
+    if (!self)
+        return;
+    self->watching = true;
+    if (self->work == IDLE)
+        wake_in(self, self->config->scheduler.estate_interval_ms);
+}
+
+void estate_expect_end(struct estate *self)
+{
+    if (!self)
+        return;
+    self->watching = false;
+    drop_work(self);
+    postgres_connect(self->postgres);
+}
+
+bool estate_settle(struct estate *self, int64_t limit_ms)
+{
+    if (!self || limit_ms <= 0)
+        return false;
+    self->settling = true;
+    begin_read(self, true, limit_ms);
+    return true;
+}
+
+void estate_forget(struct estate *self)
+{
+    if (!self)
+        return;
+    bool settling = self->settling;
+    self->watching = self->inheriting = self->settling = false;
+    drop_work(self);
+    if (settling)
+        self->callbacks.on_settled(self->callbacks.data);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_postgres_closed(void *data)
+{
+    struct estate *self = data;
+    uv_close((uv_handle_t *)&self->timer, on_timer_closed);
+}
+
+void estate_free(struct estate *self)
+{
+    if (!self)
+        return;
+    drop_work(self);
+    json_decref(self->paths);
+    free(self->paths_text);
+    postgres_destroy(self->postgres, on_postgres_closed, self);
+}
