@@ -26,13 +26,15 @@ struct config {
     int64_t lease_ms;     /* default 6000; founds a new group, later ones adopt the group's */
     int64_t heartbeat_ms; /* 0: a sixth of the lease in force */
     struct {
-        const char **command;    /* argv, NULL-terminated; NULL if none is configured */
-        json_t *environment;     /* object of strings, or NULL */
-        const char *directory;   /* NULL: the wrapper's own */
-        const char *user;        /* NULL: the wrapper's own */
-        const char *output;      /* "inherit" or an absolute path, appended to */
-        int64_t stop_timeout_ms; /* default 30000 */
-        int64_t fence_grace_ms;  /* 0: half of the lease in force */
+        const char **command;       /* argv, NULL-terminated; NULL if none is configured */
+        json_t *environment;        /* object of strings, or NULL */
+        const char *directory;      /* NULL: the wrapper's own */
+        const char *user;           /* NULL: the wrapper's own */
+        const char *output;         /* "inherit" or an absolute path, appended to */
+        int64_t stop_timeout_ms;    /* default 30000 */
+        int64_t fence_grace_ms;     /* 0: half of the lease in force */
+        const char **estate;        /* paths, NULL-terminated; NULL or empty: nothing is inherited */
+        int64_t estate_interval_ms; /* default 10000; between copies while it runs */
         struct {
             int64_t limit;      /* default 3 restarts within the window, then abdication */
             int64_t window_ms;  /* default 60000 */

@@ -61,6 +61,11 @@ static bool is_path(const char *value)
     return !*value || *value == '/';
 }
 
+static bool is_estate(const char *value)
+{
+    return *value && value[strlen(value) - 1] != '/';
+}
+
 static bool is_output(const char *value)
 {
     return *value == '/' || strcmp(value, "inherit") == 0;
@@ -168,6 +173,16 @@ const struct config_key config_keys[] = {
         .preset = "500", .most = DAY_MS, .has_twin = true,
         .description = "Wait before the second restart within the window, doubled by each further one; the first comes at "
                        "once."),
+    KEY("scheduler.estate", CONFIG_LIST, scheduler.estate, .most = 3900, .has_twin = true, .valid = is_estate,
+        .expected = "the path of a file",
+        .description = "Small files that the next heir gets before it starts the scheduler, at most 16 MiB each, such as "
+                       "celery beat's schedule. They are copied together, as scheduler.user. A path without / at its "
+                       "beginning is below scheduler.directory, which need not be the same on every node. See "
+                       "operating.md. Empty: nothing."),
+    KEY("scheduler.estate_interval_ms", CONFIG_INTEGER, scheduler.estate_interval_ms, .effect = CONFIG_AT_ONCE,
+        .preset = "10000", .least = 100, .most = DAY_MS, .has_twin = true,
+        .description = "How often they are looked at while the scheduler runs, and stored if they have changed. A crash "
+                       "forgets what came after; a hand-over forgets nothing."),
     KEY("scheduler.health.command", CONFIG_LIST, scheduler.health.command, .effect = CONFIG_AT_ONCE, .most = 65536,
         .description = "Program and arguments that tell by exit status 0 that the scheduler is well; no shell is involved. "
                        "It runs beside the scheduler: same user, directory and environment. Empty: only the scheduler's "

@@ -42,6 +42,12 @@ struct estate {
 
 static void on_timer(uv_timer_t *timer);
 
+static int64_t left_ms(const struct estate *self)
+{
+    int64_t left = self->until_ms - clock_now_ms();
+    return left > 0 ? left : 1;
+}
+
 static void wake_in(struct estate *self, int64_t in_ms)
 {
     uv_update_time(self->loop);
@@ -50,11 +56,13 @@ static void wake_in(struct estate *self, int64_t in_ms)
 
 /* ---- ends of work */
 
-static void report(struct estate *self, const char *event, const char *reason, bool news, json_t *data)
+static void report(struct estate *self, const char *event, enum log_level level, const char *reason, bool news,
+                   json_t *data)
 {
     self->callbacks.on_report(
         self->callbacks.data,
-        &(struct estate_report){.event = event, .reason = reason, .news = news, .data = data, .term = self->term});
+        &(struct estate_report){
+            .event = event, .level = level, .reason = reason, .news = news, .data = data, .term = self->term});
 }
 
 static void drop_work(struct estate *self)
@@ -89,14 +97,14 @@ static void fail(struct estate *self, const char *reason)
                    reason);
     bool repeated = strcmp(self->last_fault, text) == 0;
     memcpy(self->last_fault, text, sizeof text);
-    report(self, "estate-failed", text, !repeated, NULL);
+    report(self, "estate-failed", repeated ? LOG_DEBUG : LOG_ERROR, text, !repeated, NULL);
     finish(self);
 }
 
-static void succeed(struct estate *self, const char *event, bool news, json_t *data)
+static void succeed(struct estate *self, const char *event, enum log_level level, bool news, json_t *data)
 {
     self->last_fault[0] = '\0';
-    report(self, event, NULL, news, data);
+    report(self, event, level, NULL, news, data);
     finish(self);
 }
 
@@ -105,26 +113,26 @@ static void succeed(struct estate *self, const char *event, bool news, json_t *d
 static void on_written(void *data, const struct errand_end *end);
 static void on_read(void *data, const struct errand_end *end);
 
-static void start_errand(struct estate *self, const char *command, const char *input, size_t input_size, errand_end_cb *on_end)
+static void start_errand(struct estate *self, const char *command, const char *input, size_t input_size,
+                         errand_end_cb *on_end)
 {
     struct error error;
     const char *argv[] = {"/proc/self/exe", command, NULL};
     const struct errand_spec spec = {
         .command = argv,
         .key = "scheduler.estate",
+        .directory = self->config->scheduler.directory,
         .user = self->config->scheduler.user,
         .group = self->config->group,
         .node = self->config->node,
         .seat = self->seat,
         .term = self->term,
-        .timeout_ms = self->until_ms - clock_now_ms(),
+        .timeout_ms = left_ms(self),
         .input = input,
         .input_size = input_size,
         .output_most = OUTPUT_MOST,
     };
-    if (spec.timeout_ms <= 0)
-        fail(self, "no time is left");
-    else if (!errand_start(self->loop, &spec, on_end, self, &self->errand, &error))
+    if (!errand_start(self->loop, &spec, on_end, self, &self->errand, &error))
         fail(self, error.text);
 }
 
@@ -158,7 +166,7 @@ static void on_stored(void *data, const PGresult *result, const char *warning, c
         return;
     }
     memcpy(self->known, self->taken, sizeof self->known);
-    succeed(self, "estate-stored", false, NULL);
+    succeed(self, "estate-stored", self->settling ? LOG_INFO : LOG_DEBUG, false, NULL);
 }
 
 static void store(struct estate *self)
@@ -166,10 +174,9 @@ static void store(struct estate *self)
     char member[24], term[24];
     (void)snprintf(member, sizeof member, "%" PRId64, self->member_id);
     (void)snprintf(term, sizeof term, "%" PRId64, self->term);
-    const char *const values[] = {self->config->group,     member,     self->incarnation, term,
-                                  self->config->node, self->files};
-    postgres_query(self->postgres, "select store_estate($1, $2, $3, $4, $5, $6)", 6, values,
-                   self->until_ms - clock_now_ms(), on_stored, self);
+    const char *const values[] = {self->config->group, member, self->incarnation, term, self->config->node, self->files};
+    postgres_query(self->postgres, "select store_estate($1, $2, $3, $4, $5, $6)", 6, values, left_ms(self), on_stored,
+                   self);
 }
 
 static void begin_store(struct estate *self, const struct errand_end *end, const char *checksum)
@@ -200,7 +207,7 @@ static void on_read(void *data, const struct errand_end *end)
     const char *checksum = json_string_value(json_object_get(answer, "checksum"));
     if (json_integer_value(json_object_get(answer, "count")) == 0) {
         if (!self->missing_told)
-            report(self, "estate-missing", NULL, false, NULL);
+            report(self, "estate-missing", LOG_INFO, NULL, false, NULL);
         self->missing_told = true;
         finish(self);
     } else if (!checksum || strcmp(self->known, checksum) == 0) {
@@ -213,8 +220,7 @@ static void on_read(void *data, const struct errand_end *end)
 
 static void begin_read(struct estate *self, bool still, int64_t limit_ms)
 {
-    cleanup_json json_t *request =
-        json_pack("{s:O, s:b, s:s}", "paths", self->paths, "still", still, "known", self->known);
+    cleanup_json json_t *request = json_pack("{s:O, s:b, s:s}", "paths", self->paths, "still", still, "known", self->known);
     cleanup_free char *text = json_dumps(request, JSON_COMPACT);
     self->work = READING;
     self->until_ms = clock_now_ms() + limit_ms;
@@ -235,11 +241,10 @@ static void on_written(void *data, const struct errand_end *end)
         finish(self);
         return;
     }
-    cleanup_json json_t *about =
-        json_pack("{s:O, s:O, s:O, s:O}", "from", json_object_get(answer, "node"), "from_term",
-                  json_object_get(answer, "term"), "age_ms", json_object_get(answer, "age_ms"), "files",
-                  json_object_get(answer, "count"));
-    succeed(self, "estate-inherited", true, about);
+    cleanup_json json_t *about = json_pack("{s:O, s:O, s:O, s:O}", "from", json_object_get(answer, "node"), "from_term",
+                                           json_object_get(answer, "term"), "age_ms", json_object_get(answer, "age_ms"),
+                                           "files", json_object_get(answer, "count"));
+    succeed(self, "estate-inherited", LOG_INFO, true, about);
 }
 
 static void on_fetched(void *data, const PGresult *result, const char *warning, const struct error *error)
@@ -250,8 +255,7 @@ static void on_fetched(void *data, const PGresult *result, const char *warning, 
         fail(self, error ? error->text : "the reply is not what it should be");
         return;
     }
-    cleanup_json json_t *request =
-        json_pack("{s:O, s:I}", "paths", self->paths, "term", (json_int_t)self->term);
+    cleanup_json json_t *request = json_pack("{s:O, s:I}", "paths", self->paths, "term", (json_int_t)self->term);
     cleanup_free char *head = json_dumps(request, JSON_COMPACT);
     size_t size = strlen(head) + 1 + (size_t)PQgetlength(result, 0, 0);
     cleanup_free char *input = malloc(size + 1);
@@ -267,8 +271,7 @@ static void on_fetched(void *data, const PGresult *result, const char *warning, 
 static void fetch(struct estate *self)
 {
     const char *const values[] = {self->config->group, self->paths_text};
-    postgres_query(self->postgres, "select fetch_estate($1, $2)", 2, values, self->until_ms - clock_now_ms(), on_fetched,
-                   self);
+    postgres_query(self->postgres, "select fetch_estate($1, $2)", 2, values, left_ms(self), on_fetched, self);
 }
 
 /* ---- callbacks of loop and connection */
@@ -359,7 +362,7 @@ void estate_inherit(struct estate *self, const struct estate_term *term, int64_t
     drop_work(self);
     self->inheriting = true;
     self->watching = self->settling = self->missing_told = false;
-    self->known[0] = '\0';
+    self->known[0] = self->last_fault[0] = '\0';
     self->member_id = term->member_id;
     self->term = term->term;
     (void)snprintf(self->incarnation, sizeof self->incarnation, "%s", term->incarnation);
@@ -396,7 +399,7 @@ bool estate_settle(struct estate *self, int64_t limit_ms)
     return true;
 }
 
-void estate_forget(struct estate *self)
+void estate_rest(struct estate *self)
 {
     if (!self)
         return;

@@ -21,14 +21,15 @@ struct estate_report {
     const char *event;  /* "estate-inherited", "estate-stored", "estate-missing" or "estate-failed" */
     const char *reason; /* of a failure */
     bool news;          /* the group should hear of it; else it is one of many, or has been told */
-    json_t *data;       /* borrowed; may be NULL */
+    enum log_level level;
+    json_t *data; /* borrowed; may be NULL */
     int64_t term;
 };
 
-/* They run on the loop; none from within estate_inherit and estate_settle. */
+/* They run on the loop; on_settled may run from within estate_settle and estate_rest. */
 struct estate_callbacks {
     void (*on_report)(void *data, const struct estate_report *report);
-    void (*on_inherited)(void *data); /* once for each estate_inherit that was not forgotten, in time */
+    void (*on_inherited)(void *data); /* once for each estate_inherit, in time, unless there was rest before */
     void (*on_settled)(void *data);   /* once for each estate_settle, in time */
     void *data;
 };
@@ -49,8 +50,9 @@ void estate_expect_end(struct estate *self);
 /* It has ended in peace: stores the last copy. False if there is nothing to do; else on_settled follows. */
 bool estate_settle(struct estate *self, int64_t limit_ms);
 
-/* The term is over, or is being fenced: nothing more is stored. A settlement under way ends here, with on_settled. */
-void estate_forget(struct estate *self);
+/* The scheduler crashed, is being fenced, or its term is over: nothing more is stored until estate_watch. A settlement
+ * under way ends here, with on_settled. */
+void estate_rest(struct estate *self);
 
 /* Its memory goes when the loop has closed its handles. */
 void estate_free(struct estate *self);

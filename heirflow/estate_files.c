@@ -93,8 +93,7 @@ static bool read_file(struct file *file, bool *ret_torn, struct error *error)
     if (!file->content)
         return refuse(error, file->path, "out of memory");
     ssize_t size, total = 0;
-    while (total <= opened.st_size &&
-           (size = read(fd, file->content + total, (size_t)(opened.st_size + 1 - total))) > 0)
+    while (total <= opened.st_size && (size = read(fd, file->content + total, (size_t)(opened.st_size + 1 - total))) > 0)
         total += size;
     if (total <= opened.st_size && size < 0)
         return refuse(error, file->path, strerror(errno));
@@ -139,8 +138,8 @@ static bool agree(const struct files *a, const struct files *b)
         const struct file *one = &a->list[i], *other = &b->list[i];
         if (one->present != other->present || !is_unchanged(one))
             return false;
-        if (one->present && (!same(&one->seen, &other->seen) ||
-                             memcmp(one->content, other->content, (size_t)one->seen.st_size) != 0))
+        if (one->present &&
+            (!same(&one->seen, &other->seen) || memcmp(one->content, other->content, (size_t)one->seen.st_size) != 0))
             return false;
     }
     return true;
@@ -187,8 +186,8 @@ static bool pack_files(const struct files *files, json_t **ret_copy, struct erro
             continue;
         if (json_array_append_new(list, pack_file(file, checksum)) < 0)
             return refuse(error, file->path, "cannot be copied: out of memory");
-        (void)json_array_append_new(
-            summary, json_pack("[s, i, s]", file->path, (int)(file->seen.st_mode & 0777), checksum));
+        (void)json_array_append_new(summary,
+                                    json_pack("[s, i, s]", file->path, (int)(file->seen.st_mode & 0777), checksum));
         bytes += file->seen.st_size;
     }
     cleanup_free char *text = json_dumps(summary, JSON_COMPACT);
@@ -216,17 +215,23 @@ bool estate_files_read(json_t *request, json_t **ret_copy, struct error *error)
 
 /* ---- putting a copy in place */
 
+static const char *name_in(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 /* "DIRECTORY/.NAME" and the suffix. */
 static void beside(const char *path, const char *suffix, char *ret, size_t size)
 {
-    const char *name = strrchr(path, '/') + 1;
+    const char *name = name_in(path);
     (void)snprintf(ret, size, "%.*s.%s%s", (int)(name - path), path, name, suffix);
 }
 
 static void sync_directory(const char *path)
 {
     char directory[4200];
-    (void)snprintf(directory, sizeof directory, "%.*s", (int)(strrchr(path, '/') - path + 1), path);
+    (void)snprintf(directory, sizeof directory, "%.*s.", (int)(name_in(path) - path), path);
     cleanup_fd int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0)
         (void)fsync(fd); /* some file systems cannot: then a power failure may bring the former file back */
@@ -410,7 +415,7 @@ static json_t *read_request(void)
     json_t *path;
     json_array_foreach(json_object_get(request, "paths"), i, path)
     {
-        if (!json_is_string(path) || *json_string_value(path) != '/' || strlen(json_string_value(path)) > 4095) {
+        if (!json_is_string(path) || strlen(json_string_value(path)) > 4095) {
             json_decref(request);
             return NULL;
         }

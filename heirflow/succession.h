@@ -92,14 +92,14 @@ struct event {
     bool granted;    /* register: taken; heartbeat: renewed; accede: acceded; abdicate, leave: done */
     const struct succession_observation *observation; /* NULL for replies to abdicate and leave */
     bool fence, inherit; /* accede: what has to come before the scheduler's start; see ORDER_PREPARE */
-    bool unable;                                      /* accede: refused for what this member lacks, not for its place */
-    const char *refusal;                              /* accede: the database's reason for granted == false */
+    bool unable;         /* accede: refused for what this member lacks, not for its place */
+    const char *refusal; /* accede: the database's reason for granted == false */
     int64_t deadline_ms;
     const char *reason;
 };
 
 enum order_type {
-    ORDER_SEND,            /* request, with the fields it needs; time-out: drop the connection at timeout_ms */
+    ORDER_SEND,    /* request, with the fields it needs; time-out: drop the connection at timeout_ms */
     ORDER_PREPARE, /* before the first start of a term: with fence, end the database sessions of other terms' schedulers,
                       give up at timeout_ms; with inherit, put in place what the last heir left. EVENT_PREPARED follows */
     ORDER_START_SCHEDULER, /* new keeper: term, deadline_ms */

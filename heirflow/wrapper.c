@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "estate.h"
 #include "fence.h"
 #include "health.h"
 #include "http.h"
@@ -27,6 +28,8 @@
 #define RECONNECT_MOST_MS 500
 #define NEWS_STOP_MS 2000
 #define LEAVE_MOST_MS 15000 /* for everything but the scheduler's own stop_timeout_ms */
+#define INHERIT_MOST_MS 2000
+#define SETTLE_MOST_MS 1000
 
 /* One keeper a term; the last one may still be on its way out when the next begins. */
 struct reign {
@@ -51,6 +54,9 @@ struct wrapper {
     int reigns;
     struct health *health;
     struct fence *fence;
+    struct estate *estate; /* NULL: nothing is inherited */
+    int to_prepare;        /* what of ORDER_PREPARE is not done */
+    bool stops_in_peace;   /* it ran when it was told to stop, and has the time for it */
     struct http *http;
     struct supervisor *supervisor;
 
@@ -108,6 +114,11 @@ static json_t *describe_scheduler(const struct wrapper *self)
 
 /* ---- the scheduler ---- */
 
+static bool ended_well(int status)
+{
+    return WIFEXITED(status) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+}
+
 static void describe_end(int status, char *text, size_t size)
 {
     if (WIFSIGNALED(status))
@@ -125,10 +136,25 @@ static void on_started(struct wrapper *self, pid_t pid)
     self->pid = pid;
     self->scheduler_state = "running";
     health_start(self->health, self->succession.term);
+    estate_watch(self->estate);
     raise_event(self, (struct event){.type = EVENT_SCHEDULER_STARTED});
 }
 
-static void on_tree_dead(struct reign *reign, const char *reason)
+/* While the lease is renewed no more, for there is no keeper to confirm it; and before any fencing would begin. */
+static int64_t settle_limit_ms(const struct wrapper *self)
+{
+    const struct succession *succession = &self->succession;
+    int64_t fence_grace_ms = succession_fence_grace_ms(&succession->settings, succession->lease_ms);
+    int64_t left_ms = succession_term_at_ms(succession->deadline_ms, succession->lease_ms, fence_grace_ms) - clock_now_ms();
+    return left_ms < SETTLE_MOST_MS ? left_ms : SETTLE_MOST_MS;
+}
+
+static void on_settled(void *data)
+{
+    raise_event(data, (struct event){.type = EVENT_TREE_DEAD});
+}
+
+static void on_tree_dead(struct reign *reign, const char *reason, bool in_peace)
 {
     struct wrapper *self = reign->wrapper;
     if (reign->tree_dead)
@@ -137,6 +163,9 @@ static void on_tree_dead(struct reign *reign, const char *reason)
     self->reign = NULL;
     self->scheduler_state = NULL;
     health_stop(self->health);
+    if (in_peace && estate_settle(self->estate, settle_limit_ms(self)))
+        return; /* its death is told when the last copy is stored */
+    estate_rest(self->estate);
     raise_event(self, (struct event){.type = EVENT_TREE_DEAD, .reason = reason});
 }
 
@@ -156,19 +185,21 @@ static void on_report(void *data, const struct keeper_report *report)
         log_event(LOG_ERROR, "scheduler-start-failed", "{s:s}", "reason", report->text);
         self->scheduler_state = "failed";
         health_stop(self->health);
+        estate_rest(self->estate);
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = report->text});
         break;
     case KEEPER_EXITED:
         describe_end(report->status, text, sizeof text);
         self->scheduler_state = "exited";
         health_stop(self->health);
+        estate_rest(self->estate);
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
         break;
     case KEEPER_TREE_DEAD:
-        on_tree_dead(reign, "lease not renewed");
+        on_tree_dead(reign, "lease not renewed", self->stops_in_peace && ended_well(report->status));
         break;
     case KEEPER_GONE:
-        on_tree_dead(reign, NULL);
+        on_tree_dead(reign, NULL, false);
         keeper_free(reign->keeper);
         free(reign);
         self->reigns--;
@@ -231,20 +262,50 @@ static void start_scheduler(struct wrapper *self, const struct order *order)
     raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
 }
 
-static void begin_fence(struct wrapper *self, const struct order *order)
+/* Both at once: what is inherited lies in the database, where a predecessor can change nothing any more. */
+static void prepare(struct wrapper *self, const struct order *order)
 {
+    const struct succession *succession = &self->succession;
     const struct fence_term term = {
-        .member_id = self->succession.term_member,
+        .member_id = succession->term_member,
         .term = order->term,
-        .incarnation = self->succession.term_incarnation,
+        .incarnation = succession->term_incarnation,
     };
-    fence_begin(self->fence, &term, order->timeout_ms);
+    int64_t inherit_ms = succession->lease_ms / 3 < INHERIT_MOST_MS ? succession->lease_ms / 3 : INHERIT_MOST_MS;
+    self->to_prepare = order->fence + order->inherit;
+    if (order->fence)
+        fence_begin(self->fence, &term, order->timeout_ms);
+    if (order->inherit)
+        estate_inherit(self->estate, &(struct estate_term){term.member_id, term.term, term.incarnation}, inherit_ms);
+}
+
+static void part_prepared(struct wrapper *self, const char *fault)
+{
+    if (!self->succession.preparing || !self->to_prepare)
+        return; /* that term has ended meanwhile */
+    self->to_prepare = fault ? 0 : self->to_prepare - 1;
+    if (!self->to_prepare)
+        raise_event(self, (struct event){.type = EVENT_PREPARED, .reason = fault});
+}
+
+static void on_inherited(void *data)
+{
+    part_prepared(data, NULL);
+}
+
+static void on_estate(void *data, const struct estate_report *report)
+{
+    struct wrapper *self = data;
+    log_event(report->level, report->event, "{s:I, s:s?, s:O?}", "term", (json_int_t)report->term, "reason", report->reason,
+              "copy", report->data);
+    if (report->news)
+        keep_news(self, report->event, report->reason, report->term, json_incref(report->data));
 }
 
 static void on_fence(void *data, const struct fence_report *report)
 {
     struct wrapper *self = data;
-    if (!self->succession.fencing)
+    if (!self->succession.preparing)
         return; /* that term has ended meanwhile */
     if (report->error)
         log_event(LOG_ERROR, "fence-failed", "{s:s}", "reason", report->error->text);
@@ -253,7 +314,7 @@ static void on_fence(void *data, const struct fence_report *report)
                   (json_int_t)report->ended);
     if (report->leaks)
         log_event(LOG_ERROR, "fence-leaks", "{s:s, s:s}", "reason", report->leaks, "remedy", "see `heirflow check`");
-    raise_event(self, (struct event){.type = EVENT_FENCED, .reason = report->error ? report->error->text : NULL});
+    part_prepared(self, report->error ? report->error->text : NULL);
 }
 
 /* ---- orders ---- */
@@ -317,8 +378,8 @@ static void carry_out(struct wrapper *self, const struct order *order)
     case ORDER_SEND:
         send_request(self, order);
         break;
-    case ORDER_FENCE:
-        begin_fence(self, order);
+    case ORDER_PREPARE:
+        prepare(self, order);
         break;
     case ORDER_START_SCHEDULER:
         start_scheduler(self, order);
@@ -337,18 +398,26 @@ static void carry_out(struct wrapper *self, const struct order *order)
     case ORDER_END_RUN:
         self->scheduler_state = "stopping";
         health_stop(self->health);
+        estate_rest(self->estate);
         if (keeper)
             keeper_end_run(keeper, order->kill_at_ms);
         break;
     case ORDER_STOP_SCHEDULER:
         self->scheduler_state = "stopping";
         health_stop(self->health);
+        self->stops_in_peace = self->succession.state == SUCCESSION_STOPPING && self->succession.running;
+        if (self->stops_in_peace)
+            estate_expect_end(self->estate);
+        else
+            estate_rest(self->estate);
         if (keeper)
             keeper_stop(keeper, order->kill_at_ms);
         break;
     case ORDER_KILL_KEEPER:
         if (keeper)
             keeper_kill(keeper);
+        else
+            estate_rest(self->estate);
         break;
     case ORDER_TELL:
         tell(self, order);
@@ -501,6 +570,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
                           .granted = reply->granted,
                           .observation = reply->observed ? &reply->observation : NULL,
                           .fence = reply->fence,
+                          .inherit = reply->request == REQUEST_ACCEDE && reply->granted && self->estate,
                           .unable = reply->unable,
                           .refusal = reply->refusal,
                       });
@@ -694,6 +764,8 @@ static void close_all(struct wrapper *self)
     self->health = NULL;
     fence_free(self->fence);
     self->fence = NULL;
+    estate_free(self->estate);
+    self->estate = NULL;
     http_free(self->http);
     self->http = NULL;
     supervisor_free(self->supervisor);
@@ -743,9 +815,12 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
         return false;
     if (!create_postgres(self, error))
         return false;
+    const struct estate_callbacks estate_callbacks = {on_estate, on_inherited, on_settled, self};
     self->fence = fence_create(&self->loop, config, on_fence, self, error);
-    if (!self->fence || !news_start(config, on_news_state, self, &self->news, error)) {
+    if (!self->fence || !estate_create(&self->loop, config, self->seat.id, &estate_callbacks, &self->estate, error) ||
+        !news_start(config, on_news_state, self, &self->news, error)) {
         fence_free(self->fence);
+        estate_free(self->estate);
         postgres_destroy(self->postgres, on_postgres_closed, self);
         return false;
     }

@@ -335,9 +335,9 @@ static bool settles(int n)
 {
     struct node *node = &w->node[n];
     const struct succession *s = &node->succession;
-    int64_t limit = succession_term_at_ms(s->deadline_ms, s->lease_ms,
-                                          succession_fence_grace_ms(&s->settings, s->lease_ms)) -
-                    local(node);
+    int64_t limit =
+        succession_term_at_ms(s->deadline_ms, s->lease_ms, succession_fence_grace_ms(&s->settings, s->lease_ms)) -
+        local(node);
     if (!w->estate || node->settling == node->keeper.life || s->state != SUCCESSION_STOPPING || limit <= 0 || chance(200))
         return false;
     node->settling = node->keeper.life;

@@ -115,8 +115,8 @@ struct node {
     int64_t offset;
     struct keeper keeper;
     struct session session;
-    uint32_t fence; /* the latest preparation of a term */
-    int to_prepare;  /* what of it is not done */
+    uint32_t fence;    /* the latest preparation of a term */
+    int to_prepare;    /* what of it is not done */
     bool disinherited; /* acceded, and what the last heir left is not in place */
     uint32_t settling; /* life of the dead keeper whose files are being stored; 0: of none */
     int64_t fence_began, fence_until, log_in_ms;
@@ -140,7 +140,7 @@ struct world {
     int64_t timeline, server_starts, wall; /* wall: what the primary's clock is off by */
     int64_t incarnations;
     bool database_up, synchronous, faulty, trace, explicit_timings, closing;
-    bool estate; /* there are files to inherit */
+    bool estate;            /* there are files to inherit */
     int64_t lease_ms, loss; /* loss: per mille */
     int64_t highest_term;
     struct due queue[QUEUE_MOST];
