@@ -16,6 +16,7 @@ static const struct look {
     {"abdicated", LAYOUT_LOST},
     {"deposed", LAYOUT_FAULT},
     {"lost", LAYOUT_FAULT},
+    {"estate-failed", LAYOUT_FAULT},
     {"fenced", LAYOUT_FAULT},
     {"paused", LAYOUT_LOST},
     {"retired", LAYOUT_RETIRED},

@@ -274,6 +274,52 @@ static void scheduler_starts_once_the_others_are_fenced(void **state)
     assert_null(find(&f, ORDER_START_SCHEDULER));
 }
 
+static void scheduler_starts_once_the_heir_has_inherited(void **state)
+{
+    struct fixture f = standby(0, true);
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 8;
+    step(&f,
+         (struct event){
+             .type = EVENT_REPLY, .number = f.succession.number, .granted = true, .inherit = true, .observation = &f.view});
+    assert_true(find(&f, ORDER_PREPARE)->inherit);
+    assert_false(find(&f, ORDER_PREPARE)->fence);
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    tick(&f, 1000);
+    reply(&f, true);
+    step(&f, (struct event){.type = EVENT_PREPARED});
+    assert_int_equal(find(&f, ORDER_START_SCHEDULER)->deadline_ms, f.succession.deadline_ms);
+}
+
+static void too_little_lease_is_left_after_inheriting(void **state)
+{
+    struct fixture f = fencing_heir();
+    f.now_ms += 2400; /* no renewal was answered meanwhile, and no timer ran */
+    step(&f, (struct event){.type = EVENT_PREPARED});
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    assert_int_equal(f.succession.state, SUCCESSION_ABDICATING);
+}
+
+/* The keeper is gone by then: whatever wrapper.c does before it tells of the dead tree ends with the lease. */
+static void a_tree_whose_death_is_told_late_is_renewed_once_at_most(void **state)
+{
+    struct fixture f = heir();
+    tick(&f, 1000);
+    f.view.asked = ASKED_SWITCHOVER;
+    reply(&f, true);
+    assert_int_equal(f.succession.state, SUCCESSION_STOPPING);
+    step(&f, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = f.succession.deadline_ms});
+    tick(&f, 1000); /* the tree is dead by now */
+    assert_int_equal(f.succession.pending, REQUEST_HEARTBEAT);
+    reply(&f, true);
+    assert_non_null(find(&f, ORDER_SET_DEADLINE));
+    tick(&f, 1000);
+    assert_int_equal(f.succession.pending, REQUEST_NONE);
+    step(&f, (struct event){.type = EVENT_TREE_DEAD});
+    assert_non_null(sent(&f, REQUEST_ABDICATE));
+}
+
 static void who_cannot_fence_gives_the_term_back(void **state)
 {
     struct fixture f = fencing_heir();
@@ -492,6 +538,9 @@ int main(void)
         cmocka_unit_test(abdication_is_repeated_until_answered_then_end_of_the_line),
         cmocka_unit_test(late_answer_to_an_accession_is_given_back),
         cmocka_unit_test(scheduler_starts_once_the_others_are_fenced),
+        cmocka_unit_test(scheduler_starts_once_the_heir_has_inherited),
+        cmocka_unit_test(too_little_lease_is_left_after_inheriting),
+        cmocka_unit_test(a_tree_whose_death_is_told_late_is_renewed_once_at_most),
         cmocka_unit_test(who_cannot_fence_gives_the_term_back),
         cmocka_unit_test(a_term_that_ends_while_fencing_starts_nothing),
         cmocka_unit_test(who_lacks_what_an_heir_needs_lets_others_try),
