@@ -272,6 +272,7 @@ static void prepare(struct wrapper *self, const struct order *order)
         .incarnation = succession->term_incarnation,
     };
     int64_t inherit_ms = succession->lease_ms / 3 < INHERIT_MOST_MS ? succession->lease_ms / 3 : INHERIT_MOST_MS;
+    adopt_coming(self);
     self->to_prepare = order->fence + order->inherit;
     if (order->fence)
         fence_begin(self->fence, &term, order->timeout_ms);
