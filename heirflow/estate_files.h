@@ -1,7 +1,7 @@
 /* The files that the next heir inherits, on this node: a copy of them all that fits together, and a copy put in place.
  *
- * Runs in a child process of the wrapper, as scheduler.user and in scheduler.directory, for a file system may hang, and may lie under the hands of
- * that user. */
+ * Runs in a child process of the wrapper, as scheduler.user and in scheduler.directory, for a file system may hang, and may
+ * lie under the hands of that user. */
 #pragma once
 
 #include <jansson.h>
