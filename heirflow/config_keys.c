@@ -156,7 +156,8 @@ const struct config_key config_keys[] = {
         .description = "User the scheduler runs as; needs `heirflow run` to be root. Default: the user of `heirflow run`."),
     KEY("scheduler.output", CONFIG_TEXT, scheduler.output, .effect = CONFIG_AT_NEXT_TERM, .preset = "inherit", .most = 4095,
         .has_twin = true, .valid = is_output, .expected = "\"inherit\" or an absolute path",
-        .description = "Where the scheduler's output goes: \"inherit\", or a file that is appended to."),
+        .description = "Where the scheduler's output goes: \"inherit\", or a file that is appended to. One that cannot be "
+                       "written to does not stop the scheduler; see operating.md."),
     KEY("scheduler.stop_timeout_ms", CONFIG_INTEGER, scheduler.stop_timeout_ms, .effect = CONFIG_AT_ONCE, .preset = "30000",
         .most = DAY_MS, .has_twin = true,
         .description = "How long the scheduler may take to end after SIGTERM in a planned hand-over or shutdown."),

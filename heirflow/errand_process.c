@@ -149,7 +149,6 @@ static bool read_spec(struct command *self)
                     &self->has_input, "output_most", &output_most) < 0)
         return false;
     self->spec.term = term;
-    self->spec.output = "inherit";
     self->spec.leaf = "";
     self->spec.keeps_input = self->has_input;
     self->timeout_ms = timeout_ms;

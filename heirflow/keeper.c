@@ -59,13 +59,13 @@ static json_t *pack_spec(const struct keeper_spec *spec, enum tree_containment c
     const struct config *config = spec->config;
     json_t *environment = config->scheduler.environment;
     json_t *packed =
-        json_pack("{s:o, s:o, s:s*, s:s*, s:s*, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}",
+        json_pack("{s:o, s:o, s:s*, s:s*, s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}",
                   "command", pack_command(config), "environment", environment ? json_incref(environment) : json_object(),
-                  "directory", config->scheduler.directory, "user", config->scheduler.user, "output",
-                  config->scheduler.output, "group", config->group, "node", config->node, "seat", spec->seat, "postgres",
-                  config->postgres, "schema", config->schema, "incarnation", spec->incarnation, "member_id",
-                  (json_int_t)spec->member_id, "term", (json_int_t)spec->term, "deadline_ms", (json_int_t)spec->deadline_ms,
-                  "lease_ms", (json_int_t)spec->lease_ms, "fence_grace_ms", (json_int_t)spec->fence_grace_ms, "containment",
+                  "directory", config->scheduler.directory, "user", config->scheduler.user, "piped", spec->output_fd != 0,
+                  "group", config->group, "node", config->node, "seat", spec->seat, "postgres", config->postgres, "schema",
+                  config->schema, "incarnation", spec->incarnation, "member_id", (json_int_t)spec->member_id, "term",
+                  (json_int_t)spec->term, "deadline_ms", (json_int_t)spec->deadline_ms, "lease_ms",
+                  (json_int_t)spec->lease_ms, "fence_grace_ms", (json_int_t)spec->fence_grace_ms, "containment",
                   (int)containment, "log_level", (int)config->log.level, "log_format", (int)config->log.format);
     return packed;
 }
@@ -199,7 +199,8 @@ static bool launch(struct keeper *self, const struct keeper_spec *spec, int keep
         cleanup_fd int spec_fd = -1;
         if (!write_spec(spec, containment, &spec_fd, error))
             return false;
-        const struct keeper_launch descriptors = {.control = keeper_end, .spec = spec_fd, .lock = spec->lock_fd};
+        const struct keeper_launch descriptors = {
+            .control = keeper_end, .spec = spec_fd, .lock = spec->lock_fd, .output = spec->output_fd};
         if (keeper_launch(&descriptors, containment, &pid, &self->pidfd, &unavailable, error))
             break;
         if (!unavailable)

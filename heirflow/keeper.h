@@ -13,9 +13,10 @@
 #include "error.h"
 
 struct keeper_spec {
-    const struct config *config; /* command, environment, directory, user, output, group, node, postgres, schema */
+    const struct config *config; /* command, environment, directory, user, group, node, postgres, schema */
     const char *seat;
-    int lock_fd; /* the seat's lock, inherited so that it is held until the tree is gone */
+    int lock_fd;   /* the seat's lock, inherited so that it is held until the tree is gone */
+    int output_fd; /* for the scheduler's output; 0: this process's own streams */
     int64_t member_id, term;
     const char *incarnation;
     int64_t deadline_ms; /* CLOCK_BOOTTIME: end of the lease */

@@ -35,9 +35,9 @@ struct failure {
 
 /* What the child works with; all descriptors lie above those it is to fill. */
 struct child {
-    int control, spec, lock, program;
-    int status[2]; /* child to parent: a struct failure, or nothing */
-    int go[2];     /* parent to child: the maps are written */
+    int control, spec, lock, output, program; /* output: -1 for none */
+    int status[2];                            /* child to parent: a struct failure, or nothing */
+    int go[2];                                /* parent to child: the maps are written */
     bool namespaces, user_namespace, only_trying;
 };
 
@@ -93,7 +93,7 @@ static void become_keeper(const struct child *child)
     if (child->only_trying)
         _exit(0);
     if (dup2(child->control, KEEPER_CONTROL_FD) < 0 || dup2(child->spec, KEEPER_SPEC_FD) < 0 ||
-        dup2(child->lock, KEEPER_LOCK_FD) < 0)
+        dup2(child->lock, KEEPER_LOCK_FD) < 0 || (child->output >= 0 && dup2(child->output, KEEPER_OUTPUT_FD) < 0))
         fail(child, STEP_DESCRIPTORS);
     (void)syscall(SYS_execveat, child->program, nothing, argv, environ, 0x1000 /* AT_EMPTY_PATH */);
     fail(child, STEP_EXEC);
@@ -176,15 +176,16 @@ static bool prepare(struct child *child, const struct keeper_launch *launch)
     cleanup_fd int program = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (program < 0 || (child->program = lift(program)) < 0)
         return false;
-    if (!child->only_trying && ((child->control = lift(launch->control)) < 0 || (child->spec = lift(launch->spec)) < 0 ||
-                                (child->lock = lift(launch->lock)) < 0))
+    if (!child->only_trying &&
+        ((child->control = lift(launch->control)) < 0 || (child->spec = lift(launch->spec)) < 0 ||
+         (child->lock = lift(launch->lock)) < 0 || (launch->output && (child->output = lift(launch->output)) < 0)))
         return false;
     return lift_pipe(child->status) && lift_pipe(child->go);
 }
 
 static void close_all(const struct child *child)
 {
-    const int fds[] = {child->control,   child->spec,      child->lock,  child->program,
+    const int fds[] = {child->control,   child->spec,      child->lock,  child->output, child->program,
                        child->status[0], child->status[1], child->go[0], child->go[1]};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (fds[i] >= 0)
@@ -227,6 +228,7 @@ static struct child new_child(enum tree_containment containment, bool only_tryin
         .control = -1,
         .spec = -1,
         .lock = -1,
+        .output = -1,
         .program = -1,
         .status = {-1, -1},
         .go = {-1, -1},

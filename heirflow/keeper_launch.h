@@ -8,7 +8,7 @@
 #include "tree.h"
 
 struct keeper_launch {
-    int control, spec, lock; /* become the keeper's KEEPER_..._FD */
+    int control, spec, lock, output; /* become the keeper's KEEPER_..._FD; output 0: none */
 };
 
 /* Runs `heirflow keeper` in this kind of containment. *ret_pidfd is owned by the caller, who reaps. False with

@@ -361,19 +361,19 @@ static bool unpack_spec(struct keeper_process *self)
     struct scheduler_spec *scheduler = &self->scheduler;
     struct will *will = &self->will;
     json_int_t member_id, term, deadline_ms, lease_ms, fence_grace_ms;
-    int containment, level, format;
+    int containment, level, format, piped;
     self->text = read_spec();
     if (!self->text ||
-        json_unpack(self->text,
-                    "{s:o, s:o, s?:s, s?:s, s?:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}",
-                    "command", &scheduler->command, "environment", &scheduler->environment, "directory",
-                    &scheduler->directory, "user", &scheduler->user, "output", &scheduler->output, "group",
-                    &scheduler->group, "node", &scheduler->node, "seat", &scheduler->seat, "postgres", &will->postgres,
-                    "schema", &will->schema, "incarnation", &will->incarnation, "member_id", &member_id, "term", &term,
-                    "deadline_ms", &deadline_ms, "lease_ms", &lease_ms, "fence_grace_ms", &fence_grace_ms, "containment",
-                    &containment, "log_level", &level, "log_format", &format) < 0)
+        json_unpack(
+            self->text, "{s:o, s:o, s?:s, s?:s, s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}",
+            "command", &scheduler->command, "environment", &scheduler->environment, "directory", &scheduler->directory,
+            "user", &scheduler->user, "piped", &piped, "group", &scheduler->group, "node", &scheduler->node, "seat",
+            &scheduler->seat, "postgres", &will->postgres, "schema", &will->schema, "incarnation", &will->incarnation,
+            "member_id", &member_id, "term", &term, "deadline_ms", &deadline_ms, "lease_ms", &lease_ms, "fence_grace_ms",
+            &fence_grace_ms, "containment", &containment, "log_level", &level, "log_format", &format) < 0)
         return false;
     scheduler->key = "scheduler.command";
+    scheduler->output_fd = piped ? KEEPER_OUTPUT_FD : 0;
     scheduler->term = will->term = term;
     will->member_id = member_id;
     will->group = scheduler->group;
@@ -396,9 +396,9 @@ static void contain(struct keeper_process *self)
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1); /* cannot fail; an init has no need of it */
 }
 
-static void settle_descriptors(void)
+static void settle_descriptors(bool piped)
 {
-    (void)syscall(SYS_close_range, KEEPER_FIRST_FREE_FD, ~0U, 0);
+    (void)syscall(SYS_close_range, piped ? KEEPER_FIRST_FREE_FD : KEEPER_OUTPUT_FD, ~0U, 0);
     for (int fd = KEEPER_CONTROL_FD; fd < KEEPER_FIRST_FREE_FD; fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
@@ -423,6 +423,7 @@ static void execute_will(struct keeper_process *self)
     struct error error = {0};
     self->will.deadline_ms = self->deadline_ms;
     (void)close(KEEPER_LOCK_FD); /* the tree is dead: a new wrapper need not wait for a database */
+    (void)close(KEEPER_OUTPUT_FD);
     if (will_execute(&self->will, &error))
         log_event(LOG_WARN, "wrapper-died", "{s:s, s:I}", "will", "scheduler killed, throne vacated", "term",
                   (json_int_t)self->will.term);
@@ -440,7 +441,7 @@ int keeper_main(void)
         return EXIT_CODE_USAGE;
     }
     (void)close(KEEPER_SPEC_FD);
-    settle_descriptors();
+    settle_descriptors(self.scheduler.output_fd != 0);
     /* memory and environment hold the password, and a scheduler of our own user must not look */
     (void)prctl(PR_SET_DUMPABLE, 0);
     (void)prctl(PR_SET_NAME, "heirflow-keeper");

@@ -6,7 +6,7 @@
 #include "keeper.h"
 
 /* Where the keeper process finds what it was given. */
-enum { KEEPER_CONTROL_FD = 3, KEEPER_SPEC_FD = 4, KEEPER_LOCK_FD = 5, KEEPER_FIRST_FREE_FD = 6 };
+enum { KEEPER_CONTROL_FD = 3, KEEPER_SPEC_FD = 4, KEEPER_LOCK_FD = 5, KEEPER_OUTPUT_FD = 6, KEEPER_FIRST_FREE_FD = 7 };
 
 enum keeper_order_word { KEEPER_ORDER_DEADLINE, KEEPER_ORDER_STOP, KEEPER_ORDER_END_RUN, KEEPER_ORDER_RESTART };
 

@@ -14,6 +14,7 @@
 #include "keeper.h"
 #include "migrate.h"
 #include "operate.h"
+#include "output.h"
 #include "wrapper.h"
 
 static int run_wrapper(const struct config *config, const struct options *options)
@@ -48,6 +49,11 @@ static int run_estate_read(const struct options *options)
 static int run_estate_write(const struct options *options)
 {
     return estate_files_write_main();
+}
+
+static int run_output(const struct options *options)
+{
+    return output_main();
 }
 
 static int run_keeper(const struct options *options)
@@ -198,6 +204,13 @@ const struct command commands[] = {
      .example = "heirflow run",
      .hidden = true,
      .run_bare = run_errand},
+    {.name = "output",
+     .purpose = "The process that writes the scheduler's output to a file; started by\n`heirflow run`.",
+     .letters = "",
+     .exit_codes = "0",
+     .example = "heirflow run",
+     .hidden = true,
+     .run_bare = run_output},
     {0},
 };
 

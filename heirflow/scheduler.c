@@ -51,21 +51,11 @@ static bool open_input(const struct scheduler_spec *spec, struct error *error)
     return true;
 }
 
-static bool open_output(const char *output, struct error *error)
+static bool open_output(int fd, struct error *error)
 {
-    if (!output || strcmp(output, "inherit") == 0)
+    if (!fd || (dup2(fd, STDOUT_FILENO) >= 0 && dup2(fd, STDERR_FILENO) >= 0))
         return true;
-    int fd = open(output, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY, 0640);
-    if (fd < 0)
-        return error_set(
-            error, EXIT_CODE_NEGATIVE,
-            "scheduler.output \"%s\" cannot be opened: %s; make it writable for the wrapper or choose another file", output,
-            strerror(errno));
-    (void)dup2(fd, STDOUT_FILENO); /* cannot fail: the keeper sees to it that 1 and 2 are open */
-    (void)dup2(fd, STDERR_FILENO);
-    if (fd > STDERR_FILENO)
-        (void)close(fd);
-    return true;
+    return error_set(error, EXIT_CODE_NEGATIVE, "the pipe for scheduler.output cannot be handed over: %s", strerror(errno));
 }
 
 static bool become(const char *user, struct error *error)
@@ -200,7 +190,7 @@ static bool prepare(const struct scheduler_spec *spec, pid_t parent, struct erro
 {
     (void)setsid(); /* fails only where this process leads a session already */
     drop_our_environment();
-    if (!enter_leaf(spec->leaf, error) || !open_input(spec, error) || !open_output(spec->output, error) ||
+    if (!enter_leaf(spec->leaf, error) || !open_input(spec, error) || !open_output(spec->output_fd, error) ||
         !become(spec->user, error) || !die_with(parent, error) || !enter_directory(spec->directory, error))
         return false;
     set_environment(spec);

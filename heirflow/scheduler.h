@@ -14,7 +14,7 @@ struct scheduler_spec {
     const char *key;              /* of the configuration, that names the command; for error texts */
     json_t *environment;          /* object of strings */
     const char *directory, *user; /* NULL: the wrapper's own */
-    const char *output;           /* "inherit" or a file to append to */
+    int output_fd;                /* 0: the wrapper's own streams */
     bool keeps_input;             /* else it reads from /dev/null */
     const char *group, *node, *seat;
     int64_t term;

@@ -25,8 +25,11 @@ void tree_leaf_remove(const char *path); /* it must be empty; the last of the de
  * and repeats until it has no child left. `leaf` may be empty. */
 void tree_kill(enum tree_containment containment, const char *leaf);
 
-/* For the wrapper once a keeper is dead, without a namespace: kills the leaf and every child of this process, reaps them,
- * and returns how many were still there. Repeat until 0. */
+/* A child of this process that belongs to no tree: tree_kill_orphans leaves it alone. 0: none. */
+void tree_spare(pid_t pid);
+
+/* For the wrapper once a keeper is dead, without a namespace: kills the leaf and every other child of this process, reaps
+ * them, and returns how many were still there. Repeat until 0. */
 int tree_kill_orphans(const char *leaf);
 
 /* Kills whatever is left of a seat's former scheduler, whoever its parent is now: the leaf, and every process whose

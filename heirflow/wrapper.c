@@ -15,6 +15,7 @@
 #include "http.h"
 #include "keeper.h"
 #include "news.h"
+#include "output.h"
 #include "postgres.h"
 #include "reload.h"
 #include "roster.h"
@@ -57,6 +58,7 @@ struct wrapper {
     struct estate *estate; /* NULL: nothing is inherited */
     int to_prepare;        /* what of ORDER_PREPARE is not done */
     bool stops_in_peace;   /* it ran when it was told to stop, and has the time for it */
+    struct output *output;
     struct http *http;
     struct supervisor *supervisor;
 
@@ -238,6 +240,7 @@ static void start_scheduler(struct wrapper *self, const struct order *order)
         .config = self->config,
         .seat = self->seat.id,
         .lock_fd = self->seat.lock_fd,
+        .output_fd = output_to(self->output, self->config->scheduler.output),
         .member_id = succession->term_member,
         .term = order->term,
         .incarnation = succession->term_incarnation,
@@ -683,6 +686,7 @@ static void on_signal(uv_signal_t *handle, int number)
     struct wrapper *self = handle->data;
     if (number == SIGHUP) {
         supervisor_reloading(self->supervisor);
+        output_reopen(self->output);
         reload_ask(self->reload, self->config);
         return;
     }
@@ -736,6 +740,15 @@ static void on_http_event(void *data, const char *event, const char *detail)
     log_event(strcmp(event, "http-listening") == 0 ? LOG_INFO : LOG_WARN, event, "{s:s}", "detail", detail);
 }
 
+static void on_output(void *data, const struct output_report *report)
+{
+    if (report->reason)
+        log_event(LOG_ERROR, "output-lost", "{s:s, s:s, s:s}", "path", report->path, "reason", report->reason, "remedy",
+                  "free space, or let this user write there; the scheduler goes on");
+    else
+        log_event(LOG_INFO, "output-restored", "{s:s, s:I}", "path", report->path, "bytes_lost", (json_int_t)report->lost);
+}
+
 static void on_news_state(void *data, const char *state, const char *detail, int64_t published)
 {
     (void)data;
@@ -759,6 +772,8 @@ static void close_all(struct wrapper *self)
                   "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
+    output_free(self->output);
+    self->output = NULL;
     reload_free(self->reload);
     self->reload = NULL;
     health_free(self->health);
@@ -839,6 +854,8 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
     (void)uv_timer_init(&self->loop, &self->wake); /* cannot fail */
     (void)uv_timer_init(&self->loop, &self->reconnect);
     self->wake.data = self->reconnect.data = self;
+    self->output = output_create(&self->loop, on_output, self);
+    (void)output_to(self->output, config->scheduler.output); /* now, so that a path of no use is told at once */
     start_signal(self, &self->terminate, SIGTERM);
     start_signal(self, &self->interrupt, SIGINT);
     start_signal(self, &self->hangup, SIGHUP);

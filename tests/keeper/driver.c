@@ -11,12 +11,14 @@
 
 #include "clock.h"
 #include "keeper.h"
+#include "output.h"
 #include "seat.h"
 
 static struct keeper *keeper;
 static int64_t lease_ms;
 static bool renewing;
 static uv_loop_t *loop;
+static struct output *output;
 static uv_poll_t input;
 static uv_timer_t renewal;
 
@@ -45,9 +47,15 @@ static void on_report(void *data, const struct keeper_report *report)
     if (report->word == KEEPER_GONE) {
         keeper_free(keeper);
         keeper = NULL;
+        output_free(output);
         uv_close((uv_handle_t *)&input, NULL);
         uv_close((uv_handle_t *)&renewal, NULL);
     }
+}
+
+static void on_output(void *data, const struct output_report *report)
+{
+    print(json_pack("{s:s, s:s, s:s?}", "event", "output", "path", report->path, "reason", report->reason));
 }
 
 static void obey(const char *line)
@@ -126,8 +134,7 @@ static int run(const char *argument)
         .scheduler = {.command = strings(json_object_get(spec, "command")),
                       .environment = json_object_get(spec, "environment"),
                       .directory = text(spec, "directory", NULL),
-                      .user = text(spec, "user", NULL),
-                      .output = text(spec, "output", "inherit")},
+                      .user = text(spec, "user", NULL)},
         .log = {.level = LOG_INFO},
     };
     lease_ms = number(spec, "lease_ms", 6000);
@@ -149,6 +156,8 @@ static int run(const char *argument)
     loop = uv_default_loop();
     uv_poll_init(loop, &input, STDIN_FILENO);
     uv_timer_init(loop, &renewal);
+    output = output_create(loop, on_output, NULL);
+    keeper_spec.output_fd = output_to(output, text(spec, "output", "inherit"));
     int64_t began_ms = clock_now_ms();
     if (!keeper_start(loop, &keeper_spec, on_report, NULL, &keeper, &error))
         return fail(&error);
@@ -183,6 +192,8 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "keeper") == 0)
         return keeper_main();
+    if (argc >= 2 && strcmp(argv[1], "output") == 0)
+        return output_main();
     if (argc == 3 && strcmp(argv[1], "run") == 0)
         return run(argv[2]);
     if (argc == 5 && strcmp(argv[1], "seat") == 0)
