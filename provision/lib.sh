@@ -112,3 +112,434 @@ build_into() {
     fi
     ninja -C "$folder"
 }
+
+# -- A deployment: its settings, what it has drawn, its hosts. State is kept in $STATE, never beside the programs.
+
+# shellcheck disable=SC2034  # some are for the programs that source this
+host=          # the host that a program is about, as ssh knows it
+dry_run=false
+force=false
+ssh_folder=    # of this run, for connections and what is sent over them
+state_lock=
+declare -A fact=()   # what check_host has seen
+declare -A result=() # what a program on a host has handed back
+
+wrong_usage() {
+    say "$(basename "$0"): $*"
+    exit 2
+}
+
+# Arguments of a program for one host: sets host, dry_run and force, reads the settings. Wants a function `usage`.
+# usage: read_arguments "$@"
+read_arguments() {
+    local given=()
+    # shellcheck disable=SC2034  # for the programs that source this
+    while (($#)); do
+        case $1 in
+            --help | -h) usage && exit ;;
+            --dry-run) dry_run=true ;;
+            --force) force=true ;;
+            -*) usage >&2 && exit 2 ;;
+            *) given+=("$1") ;;
+        esac
+        shift
+    done
+    ((${#given[@]} == 1)) || { usage >&2 && exit 2; }
+    host=${given[0]}
+    [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9.-]*$ ]] || wrong_usage "$host is no host's name or address; the user to log in as is SSH_USER in the settings"
+    read_settings
+}
+
+settings_of_names=(DATABASE DB_USER REP_USER QUEUE_USER NEWS_QUEUE_USER AIRFLOW_USER AIRFLOW_ADMIN)
+settings_of_secrets=(DB_PASSWORD REP_PASSWORD QUEUE_PASSWORD NEWS_QUEUE_PASSWORD AIRFLOW_ADMIN_PASSWORD)
+
+read_settings() {
+    local file=${HEIRFLOW_PROVISION_CONFIG:-$source_folder/config/provision.config} name
+    [[ -r $file ]] || wrong_usage "cannot read the settings $file; HEIRFLOW_PROVISION_CONFIG names another file"
+    bash -n "$file" 2>/dev/null || wrong_usage "the settings $file are no bash: $(bash -n "$file" 2>&1 | head -n 1)"
+    # shellcheck disable=SC1090  # any file may be named
+    . "$file"
+    for name in "${settings_of_names[@]}"; do
+        [[ ${!name:-} =~ ^[a-z_][a-z0-9_]*$ ]] || wrong_usage "$name in $file: small letters, digits and _ make a name"
+    done
+    for name in QUEUE_VHOST NEWS_QUEUE_VHOST; do
+        [[ ${!name:-} =~ ^[A-Za-z0-9_.-]+$ ]] || wrong_usage "$name in $file: letters, digits and _.- make a name"
+    done
+    for name in "${settings_of_secrets[@]}"; do
+        [[ ${!name:-} =~ ^[A-Za-z0-9_.~-]*$ ]] || wrong_usage "$name in $file: letters, digits and _.~- only, for it becomes part of URLs"
+    done
+    [[ -z $FLOATING_ADDRESS || $FLOATING_ADDRESS =~ ^[0-9.]+/[0-9]+$ ]] || wrong_usage "FLOATING_ADDRESS in $file: an address with its prefix, such as 10.0.0.100/24"
+    [[ -z $DB_ADDRESS || $DB_ADDRESS =~ ^[A-Za-z0-9.-]+$ ]] || wrong_usage "DB_ADDRESS in $file: a name or an address"
+    [[ $STATE == /* ]] || wrong_usage "STATE in $file: the full path of a folder"
+    trap end_deployment EXIT
+    trap 'exit 130' INT TERM HUP
+    ssh_folder=$(mktemp --directory --tmpdir heirflow-ssh.XXXXXX) # short, for sockets
+    $dry_run || install --directory --mode=700 "$STATE"
+    need_secret DEPLOYMENT 8
+}
+
+end_deployment() {
+    local socket
+    end_step
+    [[ -n $ssh_folder ]] || return 0
+    for socket in "$ssh_folder"/ssh-*; do
+        [[ ! -S $socket ]] || ssh -o ControlPath="$socket" -O exit - 2>/dev/null || true
+    done
+    rm -rf "$ssh_folder"
+}
+
+# Several programs may run at once.
+lock_state() {
+    $dry_run || { exec {state_lock}>>"$STATE/lock" && flock "$state_lock"; }
+}
+
+unlock_state() { $dry_run || exec {state_lock}>&-; }
+
+kept_secret() { [[ ! -r $STATE/secrets ]] || sed --quiet "s/^$1=//p" "$STATE/secrets" | tail -n 1; }
+
+# Sets variable NAME: to what the settings say, else to what is kept, else to something new that is kept from now on.
+# usage: need_secret NAME [BYTES]
+need_secret() {
+    local name=$1 value
+    [[ -z ${!name:-} ]] || return 0
+    lock_state
+    value=$(kept_secret "$name")
+    if [[ -z $value ]]; then
+        value=$(openssl rand -hex "${2:-24}")
+        $dry_run || (umask 077 && printf '%s=%s\n' "$name" "$value" >>"$STATE/secrets")
+    fi
+    unlock_state
+    printf -v "$name" %s "$value"
+}
+
+# Lines `role host address`. Roles: database, queue, balancer, scheduler, worker, webserver.
+hosts_file() { [[ ! -r $STATE/hosts ]] || cat "$STATE/hosts"; }
+hosts_of() { hosts_file | awk -v role="$1" '$1 == role {print $2}'; }
+addresses_of() { hosts_file | awk -v role="$1" '$1 == role {print $3}'; }
+roles_of() { hosts_file | awk -v host="$1" '$2 == host {print $1}'; }
+address_of() { hosts_file | awk -v host="$1" '$2 == host {print $3; exit}'; }
+has_role() { roles_of "$1" | grep -qxF "$2"; }
+
+# usage: remember_host ROLE HOST ADDRESS
+remember_host() {
+    local fresh
+    lock_state
+    fresh=$(hosts_file | awk -v role="$1" -v host="$2" '!($1 == role && $2 == host)' && printf '%s %s %s\n' "$@")
+    printf '%s\n' "$fresh" >"$STATE/hosts.new"
+    mv "$STATE/hosts.new" "$STATE/hosts"
+    unlock_state
+}
+
+# usage: forget_host ROLE HOST
+forget_host() {
+    lock_state
+    hosts_file | awk -v role="$1" -v host="$2" '!($1 == role && $2 == host)' >"$STATE/hosts.new"
+    mv "$STATE/hosts.new" "$STATE/hosts"
+    unlock_state
+}
+
+# A line for each `HOST:PORT`, or joined. usage: joined SEPARATOR [PREFIX [SUFFIX]] <WORDS
+joined() { awk -v between="$1" -v before="${2:-}" -v after="${3:-}" '{printf "%s%s%s%s", (NR > 1 ? between : ""), before, $0, after}'; }
+
+# -- Certificates, by an authority of the deployment's own. Its key never leaves $STATE.
+
+make_authority() {
+    local folder=$STATE/ca
+    [[ ! -s $folder/ca.crt ]] || return 0
+    install --directory --mode=700 "$folder"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 7300 -subj "/CN=Heirflow deployment $DEPLOYMENT" \
+        -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign \
+        -keyout "$folder/ca.key" -out "$folder/ca.crt.new" 2>/dev/null || die "openssl could not make the deployment's certificate authority in $folder"
+    mv "$folder/ca.crt.new" "$folder/ca.crt"
+}
+
+# Names and addresses under which a host may be addressed, for its certificate. Before version 15, libpq looks for addresses
+# among the names. usage: alternative_names HOST ADDRESS
+alternative_names() {
+    local names="DNS:localhost,IP:127.0.0.1,DNS:$1,DNS:$2,IP:$2" more
+    for more in "${FLOATING_ADDRESS%/*}" "$DB_ADDRESS"; do
+        [[ -z $more ]] || names+=",DNS:$more"
+        [[ ! $more =~ ^[0-9.]+$ ]] || names+=",IP:$more"
+    done
+    echo "$names"
+}
+
+# Makes $STATE/ca/HOST.crt and .key unless they fit and last a year more. usage: make_certificate HOST ADDRESS USAGES
+make_certificate() {
+    local folder=$STATE/ca file=$STATE/ca/$1 wanted
+    lock_state
+    make_authority
+    wanted="subjectAltName=$(alternative_names "$1" "$2")
+extendedKeyUsage=$3"
+    if [[ ! -s $file.crt || $wanted != "$(cat "$file.for" 2>/dev/null)" ]] || ! openssl x509 -in "$file.crt" -noout -checkend 31536000 >/dev/null; then
+        rm -f "$file.for"
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj "/CN=$1" -keyout "$file.key" -out "$file.csr" 2>/dev/null
+        openssl x509 -req -in "$file.csr" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAserial "$folder/ca.srl" -CAcreateserial -sha256 -days 3650 \
+            -extfile <(printf '%s\n' "$wanted") -out "$file.crt" 2>/dev/null
+        printf '%s\n' "$wanted" >"$file.for"
+    fi
+    unlock_state
+}
+
+# -- Reaching a host
+
+# usage: ssh_to HOST COMMAND... - one shell command line there; connections are kept for the next one
+ssh_to() {
+    local to=$1 key=() options=()
+    shift
+    [[ -z $SSH_KEY ]] || key=(-i "$SSH_KEY" -o IdentitiesOnly=yes)
+    read -ra options <<<"$SSH_OPTIONS"
+    ssh "${options[@]}" "${key[@]}" -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=6 \
+        -o StrictHostKeyChecking=accept-new -o LogLevel=ERROR -o ControlMaster=auto -o ControlPath="$ssh_folder/ssh-%C" -o ControlPersist=300 \
+        -l "$SSH_USER" -- "$to" "$@"
+}
+
+# usage: explain_ssh HOST MESSAGES-FILE - why ssh could not do it, and what to do
+explain_ssh() {
+    local why
+    why=$(grep -v '^\s*$' "$2" | tail -n 1)
+    case $(cat "$2") in
+        *"Permission denied"*) die "$1 does not let $SSH_USER in: put the right SSH_USER and SSH_KEY into the settings, and the key into that user's authorized_keys there" ;;
+        *"IDENTIFICATION HAS CHANGED"* | *"verification failed"*) die "$1 shows another host key than it did: if the host was made anew: ssh-keygen -R $1" ;;
+        *"Could not resolve"*) die "there is no host of the name $1: correct the name, or give its address" ;;
+        *) die "$1 cannot be reached by ssh (${why:-no answer}): see that it is up, and that SSH_OPTIONS in the settings suit it" ;;
+    esac
+}
+
+# Before a command for ssh_to: as root, without asking for a password.
+# shellcheck disable=SC2016  # for the shell there
+as_root_there='$([ "$(id -u)" = 0 ] || echo sudo -n)'
+
+# Looks at a host, changes nothing there, and refuses what cannot work; fills `fact`. usage: check_host HOST ROLE [PACKAGE...]
+check_host() {
+    local to=$1 role=$2 line status=0
+    shift 2
+    # shellcheck disable=SC2029  # the words are for the shell there
+    ssh_to "$to" "bash -s -- ${*@Q}" <"$source_folder/provision/on-host/examine" >"$ssh_folder/facts" 2>"$ssh_folder/errors" || status=$?
+    ((status != 255)) || explain_ssh "$to" "$ssh_folder/errors"
+    ((status == 0)) || die "$to: cannot be looked at: $(tail -n 1 "$ssh_folder/errors"); it needs bash and the usual programs of Debian"
+    fact=()
+    while IFS= read -r line; do
+        [[ $line != *=* ]] || fact[${line%%=*}]=${line#*=}
+    done <"$ssh_folder/facts"
+    case ${fact[system]:-} in
+        "debian 12" | "ubuntu 22.04" | "ubuntu 24.04") ;;
+        *) die "$to runs ${fact[system]:-something unknown}: it has to be Debian 12, Ubuntu 22.04 or Ubuntu 24.04" ;;
+    esac
+    [[ ${fact[root]} == yes ]] || die "$SSH_USER may not become root on $to: put '$SSH_USER ALL=(ALL) NOPASSWD: ALL' into /etc/sudoers.d/$SSH_USER there"
+    [[ ${fact[systemd]} == yes ]] || die "$to does not run systemd: it has to be a machine or a container with systemd as its first process"
+    [[ -n ${fact[address]} ]] || die "$to has no IPv4 address at which other hosts could reach it"
+    if [[ -n ${fact[deployment]} && ${fact[deployment]} != "$DEPLOYMENT" ]]; then
+        die "$to belongs to another deployment (${fact[deployment]}): use its STATE, or take the host out of it with provision/remove from there"
+    fi
+    check_roles "$to" "$role"
+    ((fact[free_mb] >= 1000)) || die "$to has only ${fact[free_mb]} MB free in /var: make room for at least 1000 MB"
+    [[ -z ${fact[packages]} ]] || die "$to cannot get ${fact[packages]}: see that the package mirrors in its /etc/apt/sources.list* can be reached (apt-get update there)"
+}
+
+# A database or a queue host that fails must not take anything else with it. usage: check_roles HOST ROLE
+check_roles() {
+    local other
+    for other in ${fact[roles]:-} $(roles_of "$1"); do
+        [[ $other != "$2" ]] || continue
+        if [[ " database queue " == *" $2 "* || " database queue " == *" $other "* ]]; then
+            die "$1 is a $other host already: a host that is to be a $2 needs a machine of its own; take another one, or provision/remove $1 first"
+        fi
+    done
+}
+
+# -- Running a program on a host: new_stage, then stage_..., then run_there
+
+stage=
+
+new_stage() {
+    stage=$(mktemp --directory "$ssh_folder/stage.XXXXXX")
+    cp "$source_folder/provision/on-host/common.sh" "$source_folder/provision/install-quietly" "$stage"
+    stage_settings DEPLOYMENT host
+}
+
+# Variables that the program will find set. usage: stage_settings NAME...
+stage_settings() {
+    local name
+    for name; do
+        (umask 077 && printf '%s=%q\n' "$name" "${!name}" >>"$stage/settings")
+    done
+}
+
+# usage: stage_file FILE [NAME]
+stage_file() { cp --recursive --no-target-directory "$1" "$stage/${2:-$(basename "$1")}"; }
+
+# usage: stage_certificate HOST ADDRESS [serverAuth|serverAuth,clientAuth] - as ca.crt, host.crt and host.key
+stage_certificate() {
+    make_certificate "$1" "$2" "${3:-serverAuth}"
+    cp "$STATE/ca/ca.crt" "$stage/ca.crt"
+    cp "$STATE/ca/$1.crt" "$stage/host.crt"
+    (umask 077 && cp "$STATE/ca/$1.key" "$stage/host.key")
+}
+
+stage_authority() {
+    lock_state
+    make_authority
+    unlock_state
+    cp "$STATE/ca/ca.crt" "$stage/ca.crt"
+}
+
+# Where the stage goes: a folder of root's, one program at a time, gone afterwards.
+# shellcheck disable=SC2016  # for the shell there
+receive='set -eu; umask 022; cd /var/lib; mkdir -p heirflow-provision; cd heirflow-provision; rm -rf stage; mkdir -m 700 stage
+trap "rm -rf /var/lib/heirflow-provision/stage" EXIT; tar --extract --no-same-owner --directory stage; cd stage; bash "./$1" </dev/null'
+
+# Runs provision/on-host/PROGRAM on a host as root, with the stage; shows what it says, fills `result`.
+# usage: run_there HOST PROGRAM
+run_there() {
+    local to=$1 program=$2 status=0 line
+    cp "$source_folder/provision/on-host/$program" "$stage/$program"
+    : >"$ssh_folder/results"
+    tar --create --directory "$stage" . |
+        ssh_to "$to" "$as_root_there mkdir -p /var/lib/heirflow-provision && $as_root_there flock --close --timeout 900 /var/lib/heirflow-provision/lock \
+            bash -c ${receive@Q} receive ${program@Q}" 2>"$ssh_folder/errors" |
+        while IFS= read -r line; do
+            case $line in
+                =*) printf '%s\n' "${line#=}" >>"$ssh_folder/results" ;;
+                *) say "$to: $line" ;;
+            esac
+        done || status=$?
+    rm -rf "$stage"
+    if ((status == 255)); then
+        die "the connection to $to was lost ($(tail -n 1 "$ssh_folder/errors")); run this again: it goes on where it stopped"
+    elif ((status)); then
+        [[ ! -s $ssh_folder/errors ]] || say "$to: $(tail -n 1 "$ssh_folder/errors")"
+        return 1
+    fi
+    result=()
+    while IFS= read -r line; do
+        # shellcheck disable=SC2034  # for the programs that source this
+        result[${line%%=*}]=${line#*=}
+    done <"$ssh_folder/results"
+}
+
+# -- How clients reach what has been set up. Paths are those on the hosts.
+
+authority_there=/etc/ssl/heirflow/ca.crt
+
+need_database() { [[ -n $(hosts_of database) ]] || die "there is no database yet: provision/db_first HOST"; }
+need_queue() { [[ -n $(hosts_of queue) ]] || die "there is no queue host yet: provision/q_first HOST"; }
+
+database_addresses() { if [[ -n $DB_ADDRESS ]]; then echo "$DB_ADDRESS"; else addresses_of database; fi; }
+
+# For libpq (Heirflow, psql), without the password. usage: libpq_connection USER
+libpq_connection() {
+    need_database
+    echo "host=$(database_addresses | joined ,) port=$(database_addresses | sed 's/.*/5432/' | joined ,) dbname=$DATABASE user=$1 target_session_attrs=read-write sslmode=verify-full sslrootcert=$authority_there connect_timeout=3"
+}
+
+# For SQLAlchemy; several hosts are parts of the query. DRIVER: psycopg2, or psycopg, which serves asynchronous engines as well
+# (asyncpg knows other parameters). usage: sqlalchemy_connection USER PASSWORD [DRIVER]
+sqlalchemy_connection() {
+    need_database
+    echo "postgresql+${3:-psycopg2}://$1:$2@/$DATABASE?$(database_addresses | joined '&' host= :5432)&target_session_attrs=read-write&sslmode=verify-full&sslrootcert=$authority_there&connect_timeout=3"
+}
+
+# Brokers, a line each. usage: broker_urls USER PASSWORD VHOST
+broker_urls() {
+    local address
+    need_queue
+    for address in $(addresses_of queue); do
+        echo "amqps://$1:$2@$address:5671/$3"
+    done
+}
+
+# -- What programs for one kind of host have in common
+
+# usage: set_up_queue_host HOST
+set_up_queue_host() {
+    local own_address peers number name
+    check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
+    own_address=${fact[address]}
+    peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
+    if $dry_run; then
+        say "$1: would install RabbitMQ and etcd, as ${peers:+another member with }${peers:-the first of both} (address $own_address)"
+        return 0
+    fi
+    for name in QUEUE_PASSWORD NEWS_QUEUE_PASSWORD ERLANG_COOKIE; do
+        need_secret "$name"
+    done
+    new_stage
+    stage_settings own_address peers QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
+    stage_certificate "$1" "$own_address" serverAuth,clientAuth
+    run_there "$1" queue || die "$1 is no queue host yet"
+    remember_host queue "$1" "$own_address"
+    number=$(hosts_of queue | wc -l)
+    case $number in
+        1) say "one queue host: nothing survives its loss; provision/q_later adds two more" ;;
+        2) say "two queue hosts: the loss of either stops both; provision/q_later adds a third" ;;
+        *) say "$number queue hosts: the loss of $(((number - 1) / 2)) does no harm" ;;
+    esac
+}
+
+# usage: set_up_database_host HOST
+set_up_database_host() {
+    local own_address etcd major='' name packages=(postgresql openssl jq)
+    etcd=$(addresses_of queue | joined ' ')
+    [[ -z $etcd ]] || packages+=(patroni python3-etcd etcd-client)
+    check_host "$1" database "${packages[@]}"
+    own_address=${fact[address]}
+    if $dry_run; then
+        say "$1: would install PostgreSQL, ${etcd:+under Patroni}${etcd:-alone, for there is no queue host yet} (address $own_address)"
+        return 0
+    fi
+    [[ ! -r $STATE/postgresql ]] || major=$(cat "$STATE/postgresql")
+    for name in REP_PASSWORD REWIND_PASSWORD PATRONI_PASSWORD; do
+        need_secret "$name"
+    done
+    new_stage
+    stage_settings own_address etcd major REP_USER REP_PASSWORD REWIND_PASSWORD PATRONI_PASSWORD
+    stage_certificate "$1" "$own_address" serverAuth,clientAuth
+    run_there "$1" database || die "$1 is no database host yet"
+    echo "${result[major]}" >"$STATE/postgresql"
+    remember_host database "$1" "$own_address"
+    fill_database "${result[leader]}"
+    if [[ -z $etcd ]]; then
+        say "PostgreSQL runs alone on $1, without Patroni: nothing takes over if it is lost. provision/q_first and q_later give it an etcd; then repeat this"
+    elif (($(hosts_of database | wc -l) == 1)); then
+        say "one database host: nothing takes over if it is lost; provision/db_later adds a standby"
+    fi
+}
+
+# Roles, database and rights, on the primary. usage: fill_database PRIMARY
+fill_database() {
+    local name own_address
+    own_address=$(address_of "$1")
+    for name in DB_PASSWORD REP_PASSWORD REWIND_PASSWORD HEIRFLOW_PASSWORD; do
+        need_secret "$name"
+    done
+    new_stage
+    stage_settings own_address DATABASE DB_USER DB_PASSWORD REP_USER REP_PASSWORD REWIND_PASSWORD HEIRFLOW_PASSWORD
+    stage_file "$source_folder/config/fencing.sql"
+    run_there "$1" database_contents || die "the database on $1 is not complete"
+}
+
+# The database host that accepts writes now. usage: primary_database
+primary_database() {
+    local candidate
+    for candidate in $(hosts_of database); do
+        if [[ $(psql_on "$candidate" postgres <<<"select pg_is_in_recovery()" 2>/dev/null) == f ]]; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# As the superuser, on a database host; quiet and bare output. usage: psql_on HOST DATABASE <STATEMENTS
+psql_on() {
+    ssh_to "$1" "cd /; $as_root_there runuser --user postgres -- psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=${2@Q}"
+}
+
+# usage: sql_on_primary [DATABASE] <STATEMENTS
+sql_on_primary() {
+    local primary
+    need_database
+    primary=$(primary_database) || die "none of the database hosts ($(hosts_of database | joined ', ')) accepts writes: see provision/status"
+    psql_on "$primary" "${1:-$DATABASE}"
+}
