@@ -79,13 +79,14 @@ class Demonstration:
         """The scheduler that there must be one of. Heirflow sees to that, so beat needs no pid file."""
         return [str(HERE / "observed-scheduler"), self.pipes[node],
                 PYTHON, "-m", "celery", "--app", "demonstration_tasks", "beat", "--loglevel", "info", "--pidfile", "",
-                "--schedule", str(self.folder / node / "beat-schedule")]
+                "--schedule", "beat-schedule"]
 
     def configuration(self, node):
         return {"group": GROUP, "postgres": self.dsn, "lease_ms": self.lease_ms,
                 "rabbitmq": {"url": self.rabbitmq.url},
                 "scheduler": {"command": self.beat(node), "environment": self.celery_environment,
-                              "directory": str(self.folder / node), "output": str(self.folder / node / "scheduler.log")}}
+                              "directory": str(self.folder / node), "output": str(self.folder / node / "scheduler.log"),
+                              "estate": ["beat-schedule", "beat-schedule.db"], "estate_interval_ms": 200}}
 
     def start_wrapper(self, node):
         if node not in self.wrappers:

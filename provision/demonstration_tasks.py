@@ -33,6 +33,7 @@ class EverySecond(celery.schedules.BaseSchedule):
 app = celery.Celery("demonstration_tasks", broker=os.environ["DEMONSTRATION_BROKER"])
 app.conf.update(
     beat_schedule={"tick": {"task": "tick", "schedule": EverySecond(), "options": {"expires": 60}}},
+    beat_sync_every=1,  # so that the next heir inherits what was sent last
     task_ignore_result=True, task_acks_late=True, worker_prefetch_multiplier=1, broker_connection_retry=True,
     worker_hijack_root_logger=False, task_default_queue="demonstration", broker_heartbeat=0)
 
