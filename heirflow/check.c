@@ -423,7 +423,7 @@ static void check_rights(struct findings *findings, const char *what, struct pos
              " join pg_namespace n on n.oid = p.pronamespace"
              " where n.nspname = $1 and not has_function_privilege(p.oid, 'execute')"
              " and p.proname in ('register', 'heartbeat', 'accede', 'abdicate', 'leave', 'relay_claim', 'relay_published',"
-             " 'news_after', 'news_last', 'status', 'server_identity', 'fence', 'fence_check')",
+             " 'hooks_next', 'news_after', 'news_last', 'status', 'server_identity', 'fence', 'fence_check')",
              config->schema, &result, &error))
         report(findings, false, what, "rights: %s", error.text);
     else if (!PQgetisnull(result, 0, 0))

@@ -483,7 +483,9 @@ static bool settle(struct config *config, struct error *error)
     while (config->rabbitmq.urls[config->rabbitmq.url_count])
         config->rabbitmq.url_count++;
     if (!settle_command(&config->scheduler.command, "scheduler.command", error) ||
-        !settle_command(&config->scheduler.health.command, "scheduler.health.command", error))
+        !settle_command(&config->scheduler.health.command, "scheduler.health.command", error) ||
+        !settle_command(&config->hooks.on_event, "hooks.on_event", error) ||
+        !settle_command(&config->hooks.on_group_event, "hooks.on_group_event", error))
         return false;
     drop_empty(&config->scheduler.directory);
     drop_empty(&config->scheduler.user);

@@ -60,6 +60,11 @@ struct config {
         const char **start_command; /* argv, NULL-terminated, with {node}, {address} and {group}; empty: none */
     } interface;
     struct {
+        const char **on_event;       /* argv, NULL-terminated; NULL: none */
+        const char **on_group_event; /* the same */
+        int64_t timeout_ms;          /* default 30000 */
+    } hooks;
+    struct {
         enum log_level level;
         enum log_format format;
     } log;

@@ -223,6 +223,15 @@ const struct config_key config_keys[] = {
         .preset = "ssh,{address},sudo,systemctl,start,heirflow@{group}", .most = 511,
         .description = "What `heirflow-interface` runs to start a wrapper on another node: program and arguments, one list "
                        "item each, with {node}, {address} and {group} filled in; no shell is involved. Empty: nothing."),
+    KEY("hooks.on_event", CONFIG_LIST, hooks.on_event, .effect = CONFIG_AT_ONCE, .most = 65536,
+        .description =
+            "Program and arguments to run for every event of this node, also while the database is away; no shell "
+            "is involved. See operating.md. Empty: none."),
+    KEY("hooks.on_group_event", CONFIG_LIST, hooks.on_group_event, .effect = CONFIG_AT_ONCE, .most = 65536,
+        .description = "The same on the heir, for every event of the group, in order. Empty: none."),
+    KEY("hooks.timeout_ms", CONFIG_INTEGER, hooks.timeout_ms, .effect = CONFIG_AT_ONCE, .preset = "30000", .least = 1,
+        .most = DAY_MS, .has_twin = true,
+        .description = "How long a hook may take for one event; then it is killed and has failed."),
     KEY("log.level", CONFIG_LEVEL, log.level, .effect = CONFIG_AT_ONCE, .preset = "info", .has_twin = true,
         .expected = "one of \"debug\", \"info\", \"warn\", \"error\"", .description = "The least level that is logged."),
     KEY("log.format", CONFIG_FORMAT, log.format, .effect = CONFIG_AT_ONCE, .preset = "text", .has_twin = true,

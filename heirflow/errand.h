@@ -14,9 +14,10 @@
 #include "error.h"
 
 struct errand_spec {
-    const char **command;         /* argv, NULL-terminated */
-    const char *key;              /* of the configuration, that names the command; for error texts */
-    json_t *environment;          /* object of strings, or NULL: added to the wrapper's, less what is the wrapper's alone */
+    const char **command; /* argv, NULL-terminated */
+    const char *key;      /* of the configuration, that names the command; for error texts */
+    json_t *environment;  /* object of strings, null for a variable less, or NULL: added to the wrapper's, less what is the
+                             wrapper's alone */
     const char *directory, *user; /* NULL: the wrapper's own */
     const char *group, *node, *seat;
     int64_t term;

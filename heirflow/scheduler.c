@@ -128,8 +128,13 @@ static void set_environment(const struct scheduler_spec *spec)
     const char *name;
     json_t *value;
     char term[24], application[320];
-    json_object_foreach(spec->environment, name, value)(void)
-        setenv(name, json_string_value(value), 1); /* fails only for lack of memory: exec would, too */
+    json_object_foreach(spec->environment, name, value)
+    {
+        if (json_is_null(value))
+            (void)unsetenv(name);
+        else
+            (void)setenv(name, json_string_value(value), 1); /* fails only for lack of memory: exec would, too */
+    }
     (void)snprintf(term, sizeof term, "%lld", (long long)spec->term);
     (void)snprintf(application, sizeof application, "heirflow/%s/%s", spec->group, term);
     (void)setenv("HEIRFLOW_GROUP", spec->group, 1);

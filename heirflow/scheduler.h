@@ -12,7 +12,7 @@
 struct scheduler_spec {
     json_t *command;              /* array of strings */
     const char *key;              /* of the configuration, that names the command; for error texts */
-    json_t *environment;          /* object of strings */
+    json_t *environment;          /* object of strings; null: without that variable */
     const char *directory, *user; /* NULL: the wrapper's own */
     int output_fd;                /* 0: the wrapper's own streams */
     bool keeps_input;             /* else it reads from /dev/null */

@@ -12,6 +12,7 @@
 #include "estate.h"
 #include "fence.h"
 #include "health.h"
+#include "hooks.h"
 #include "http.h"
 #include "keeper.h"
 #include "news.h"
@@ -54,6 +55,7 @@ struct wrapper {
     struct reign *reign;
     int reigns;
     struct health *health;
+    struct hooks *hooks;
     struct fence *fence;
     struct estate *estate; /* NULL: nothing is inherited */
     int to_prepare;        /* what of ORDER_PREPARE is not done */
@@ -89,8 +91,38 @@ static void describe_vitals(void *data, struct vitals *ret);
 
 static void keep_news(struct wrapper *self, const char *event, const char *reason, int64_t term, json_t *data)
 {
+    json_t *copy = json_copy(data);
     if (!voice_keep(&self->voice, event, reason, term, data))
         log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
+    const json_t *kept = json_array_get(self->voice.news, json_array_size(self->voice.news) - 1);
+    hooks_tell(self->hooks, event, json_string_value(json_object_get(kept, "id")), term, reason, copy);
+}
+
+/* What the database tells of this node itself; its hook hears of it from us. */
+static void tell_hooks(struct wrapper *self, const struct roster_reply *reply)
+{
+    const struct succession *succession = &self->succession;
+    const struct succession_throne *seen = &succession->view.throne; /* before this reply */
+    const char *closing = succession->closing_reason[0] ? succession->closing_reason : NULL;
+    if (!reply->granted)
+        return;
+    if (reply->request == REQUEST_REGISTER)
+        hooks_tell(self->hooks, "registered", NULL, 0, closing, NULL);
+    else if (reply->request == REQUEST_ACCEDE)
+        hooks_tell(self->hooks, "acceded", NULL, reply->observation.throne.term,
+                   seen->heir   ? "takeover"
+                   : seen->term ? "vacant"
+                                : "first",
+                   NULL);
+    else if (reply->request == REQUEST_ABDICATE)
+        hooks_tell(self->hooks, "abdicated", NULL, succession->term, closing, NULL);
+}
+
+static void on_hook(void *data, const struct hooks_report *report)
+{
+    json_t *events = report->events ? json_integer(report->events) : NULL;
+    log_event(LOG_WARN, report->what, "{s:s, s:s?, s:o?, s:s}", "hook", report->hook, "event", report->event, "events",
+              events, "reason", report->reason);
 }
 
 static void drop_refused_news(struct wrapper *self, const struct error *error)
@@ -438,6 +470,12 @@ static void carry_out(struct wrapper *self, const struct order *order)
     }
 }
 
+static bool holds_term(const struct wrapper *self)
+{
+    enum succession_state state = self->succession.state;
+    return state == SUCCESSION_HEIR || state == SUCCESSION_STOPPING || state == SUCCESSION_FENCING;
+}
+
 /* Carrying out an order can raise the next event: those queue up, one step at a time. */
 static void raise_event(struct wrapper *self, struct event event)
 {
@@ -462,6 +500,9 @@ static void raise_event(struct wrapper *self, struct event event)
     self->stepping = false;
     if (self->leaving)
         return;
+    const struct succession *succession = &self->succession;
+    hooks_reign(self->hooks, succession->term_member, succession->term_incarnation,
+                holds_term(self) ? succession->term : 0);
     struct vitals vitals;
     describe_vitals(self, &vitals);
     supervisor_touch(self->supervisor, &vitals);
@@ -568,6 +609,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
     if (reply->request == REQUEST_ABDICATE)
         log_event(LOG_INFO, "abdicated", "{s:I, s:s, s:s?}", "term", (json_int_t)self->succession.term, "reason",
                   self->succession.closing_reason, "successor", reply->successor[0] ? reply->successor : NULL);
+    tell_hooks(self, reply);
     raise_event(self, (struct event){
                           .type = EVENT_REPLY,
                           .number = number,
@@ -652,6 +694,7 @@ static void apply(struct wrapper *self, const char *changes)
     http_set_token(self->http, config->http.token);
     if (concerns(changes, "rabbitmq.") || concerns(changes, "retention_days"))
         news_configure(self->news, config);
+    hooks_configure(self->hooks);
     bool runs = self->scheduler_state && strcmp(self->scheduler_state, "running") == 0;
     if (concerns(changes, "scheduler.health.") && runs)
         health_start(self->health, self->succession.term);
@@ -702,13 +745,11 @@ static void describe_vitals(void *data, struct vitals *ret)
 {
     struct wrapper *self = data;
     const struct succession *succession = &self->succession;
-    bool holds = succession->state == SUCCESSION_HEIR || succession->state == SUCCESSION_STOPPING ||
-                 succession->state == SUCCESSION_FENCING;
     *ret = (struct vitals){
         .state = succession_state_name(succession->state),
         .scheduler = self->scheduler_state,
         .in_line = succession->state == SUCCESSION_STANDBY || succession->state == SUCCESSION_ACCEDING,
-        .held_term = holds ? succession->term : 0,
+        .held_term = holds_term(self) ? succession->term : 0,
         .deadline_ms = succession->deadline_ms,
         .term = succession->highest_term,
         .paused = succession->observed && succession->view.paused,
@@ -776,6 +817,9 @@ static void close_all(struct wrapper *self)
     self->output = NULL;
     reload_free(self->reload);
     self->reload = NULL;
+    hooks_tell(self->hooks, "left", NULL, 0, NULL, NULL);
+    hooks_free(self->hooks);
+    self->hooks = NULL;
     health_free(self->health);
     self->health = NULL;
     fence_free(self->fence);
@@ -841,6 +885,7 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
         return false;
     }
     voice_init(&self->voice);
+    self->hooks = hooks_create(&self->loop, config, self->seat.id, on_hook, self);
     self->health = health_create(&self->loop, config, self->seat.id, on_health, self);
     self->roster = (struct roster){
         .postgres = self->postgres,

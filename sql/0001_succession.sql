@@ -98,6 +98,11 @@ create table relay (
     claimed_at timestamptz
 ) with (fillfactor = 50);
 
+create table hooks (                                      -- groups whose heirs run a hook for the events
+    group_name text primary key,
+    sequence   bigint not null                           -- dealt with up to here
+) with (fillfactor = 50);
+
 -- ------------------------------------------------------------------------------------------------ helpers
 
 create function server_identity() returns text
@@ -558,6 +563,49 @@ language sql stable security definer set search_path from current as $$
 $$;
 comment on function news_after(text, bigint, integer) is 'events after a sequence, oldest first, as CloudEvents.';
 
+create function hooks_next(p_group text, p_member bigint, p_incarnation uuid, p_term bigint,
+                           p_done bigint, p_done_id uuid) returns jsonb
+language plpgsql volatile security definer set search_path from current as $$
+declare
+    v_oldest timestamptz := clock_timestamp() - interval '1 hour';
+    v_after bigint;
+    v_skip bigint;
+    n news;
+begin
+    if not exists (select from throne where group_name = p_group and member_id = p_member
+                      and incarnation = p_incarnation and term = p_term) then
+        return null;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);   -- lost, an event is dealt with once more
+    -- by its id as well: a failover may have lost the event and given its number to another
+    update hooks h set sequence = p_done
+     where h.group_name = p_group and h.sequence < p_done
+       and exists (select from news where group_name = p_group and sequence = p_done and id = p_done_id);
+    select sequence into v_after from hooks where group_name = p_group;
+    if not found then   -- the first one begins with its own accession and what led to it
+        select sequence - 1 into v_after from news
+         where group_name = p_group and event = 'acceded' and term = p_term order by sequence desc limit 1;
+        v_after := coalesce((select max(sequence) - 1 from news
+                              where group_name = p_group and event in ('abdicated', 'deposed')
+                                and sequence between v_after - 100 and v_after and told_at >= v_oldest),
+                            v_after, (select last from news_counter where group_name = p_group));
+        insert into hooks (group_name, sequence) values (p_group, v_after) on conflict do nothing;
+    end if;
+    select * into n from news where group_name = p_group and sequence > v_after order by sequence limit 1;
+    if n.told_at < v_oldest then
+        select max(sequence) into v_skip from news
+         where group_name = p_group and sequence > v_after and told_at < v_oldest;
+        update hooks set sequence = v_skip where group_name = p_group and sequence < v_skip;
+        select * into n from news where group_name = p_group and sequence > v_skip order by sequence limit 1;
+    end if;
+    return jsonb_build_object('skipped', coalesce(v_skip - v_after, 0),
+                              'body', (select body from news_after(p_group, n.sequence - 1, 1)));
+end $$;
+comment on function hooks_next(text, bigint, uuid, bigint, bigint, uuid) is
+    'for the heir: records that its hook has dealt with the event p_done and returns the next one, "body", or null if there '
+    'is none; null to anybody else. Goes on where the last heir stopped; leaves out what is older than an hour. Locks '
+    'nothing but its own row.';
+
 create function news_last(p_group text) returns bigint
 language sql stable security definer set search_path from current as $$
     select last from news_counter where group_name = p_group
@@ -776,7 +824,8 @@ begin
                 heartbeat(text, uuid, bigint, uuid, bigint, jsonb, jsonb),
                 accede(text, uuid, bigint, uuid, text, bigint, uuid, bigint, bigint, bigint, boolean),
                 abdicate(text, bigint, uuid, bigint, text, text, jsonb), leave(text, uuid, uuid, text),
-                relay_claim(text, bigint, integer), relay_published(text, bigint, bigint) to %I', v_role);
+                relay_claim(text, bigint, integer), relay_published(text, bigint, bigint),
+                hooks_next(text, bigint, uuid, bigint, bigint, uuid) to %I', v_role);
         elsif v_role = 'heirflow_operator' then
             execute format('grant execute on function request_switchover(text, text), set_paused(text, boolean),
                 set_retired(text, text, boolean), set_lease(text, integer) to %I', v_role);
