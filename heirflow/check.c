@@ -17,6 +17,7 @@
 
 #include "brokers.h"
 #include "cleanup.h"
+#include "hook.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "postgres.h"
@@ -332,6 +333,56 @@ static void check_node(struct findings *findings, const struct config *config)
     check_output(findings, config);
 }
 
+/* ---- hooks */
+
+static void on_tried(void *data, const json_t *event, const char *reason)
+{
+    struct error *error = data;
+    if (reason)
+        (void)error_set(error, EXIT_CODE_NEGATIVE, "%s", reason);
+}
+
+/* Sends a test event through the hook as a wrapper would; error->text stays "" if that went well. */
+static void try_hook(const struct config *config, const char *key, struct error *error)
+{
+    uv_loop_t loop;
+    struct hook hook = {.loop = &loop, .config = config, .seat = "check", .key = key, .on_done = on_tried, .data = error};
+    if (uv_loop_init(&loop) != 0) {
+        (void)error_set(error, EXIT_CODE_NEGATIVE, "no event loop: out of descriptors?");
+        return;
+    }
+    hook_init(&hook);
+    hook_put(&hook, hook_event(config, "test", NULL, 0, "sent by heirflow check --hook", NULL));
+    hook_run(&hook);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    (void)hook_stop(&hook);
+    (void)uv_loop_close(&loop);
+}
+
+static void check_hooks(struct findings *findings, const struct config *config, bool try)
+{
+    static const char *const keys[] = {"hooks.on_event", "hooks.on_group_event"};
+    struct config own = *config; /* hooks run as the wrapper does */
+    own.scheduler.user = own.scheduler.directory = NULL;
+    own.scheduler.environment = NULL;
+    for (int i = 0; i < 2; i++) {
+        char path[4096];
+        struct error error = {0};
+        const char **command = hook_command(config, keys[i]);
+        if (!command) {
+            if (try)
+                report(findings, true, keys[i], "none configured");
+        } else if (!check_command(&own, command, keys[i], path, sizeof path, &error)) {
+            report(findings, false, keys[i], "%s", error.text);
+        } else if (try && (try_hook(config, keys[i], &error), error.text[0])) {
+            report(findings, false, keys[i], "%s has failed for the test event: %s - see docs/operating.md", path,
+                   error.text);
+        } else {
+            report(findings, true, keys[i], "%s%s", path, try ? " has taken the test event" : "");
+        }
+    }
+}
+
 /* ---- the database */
 
 static bool ask(struct postgres_session *session, const char *sql, const char *value, PGresult **ret_result,
@@ -601,7 +652,7 @@ static void give_up(int number)
     _exit(EXIT_CODE_NEGATIVE);
 }
 
-int check_run(const struct config *config)
+int check_run(const struct config *config, bool try_hooks)
 {
     struct findings findings = {0};
     (void)signal(SIGALRM, give_up); /* what waits below has deadlines, except the resolver */
@@ -610,6 +661,7 @@ int check_run(const struct config *config)
     check_variables(&findings);
     check_timings(&findings, config, "timings", config->lease_ms);
     check_node(&findings, config);
+    check_hooks(&findings, config, try_hooks);
     check_database(&findings, config);
     check_brokers(&findings, config);
     (void)alarm(0);

@@ -28,7 +28,7 @@ static int run_wrapper(const struct config *config, const struct options *option
 
 static int run_check(const struct config *config, const struct options *options)
 {
-    return check_run(config);
+    return check_run(config, options->hook);
 }
 
 static int run_migrate(const struct config *config, const struct options *options)
@@ -151,7 +151,7 @@ const struct command commands[] = {
      .run = operate_lease},
     {.name = "check",
      .purpose = "Check configuration, database, broker, command; OK or the remedy.",
-     .letters = "cgn",
+     .letters = "cgnk",
      .takes_command = true,
      .exit_codes = "0 all OK, 1 something is BAD, 2 usage or configuration",
      .example = "heirflow check --config /etc/heirflow/heirflow.json",
@@ -227,6 +227,7 @@ static const struct option_spec {
     {'F', "from", "SEQUENCE", "begin after that sequence number"},
     {'t', "to", "NODE", "who is to be the heir; default: the next in line"},
     {'T', "timeout", "SECONDS", "wait at most so long for the outcome; default: 60"},
+    {'k', "hook", NULL, "send a test event through the hooks, too"},
     {'h', "help", NULL, "print this"},
 };
 enum { SPEC_COUNT = sizeof specs / sizeof *specs };
@@ -275,6 +276,8 @@ static bool take_option(struct options *options, int letter, struct error *error
         return options->json = true;
     case 'f':
         return options->follow = true;
+    case 'k':
+        return options->hook = true;
     case 'h':
         return options->help = true;
     case 't':

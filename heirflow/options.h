@@ -28,7 +28,7 @@ struct command {
 struct options {
     const struct command *command;
     struct config_flags flags;
-    bool help, json, follow;
+    bool help, json, follow, hook;
     int64_t limit;     /* -1: not given */
     int64_t from;      /* -1: not given */
     int64_t timeout_s; /* -1: not given */

@@ -1,4 +1,5 @@
 """Hooks: commands that are run for events, bounded in time, number and output, and never in the way of anything."""
+import email.header
 import http.server
 import json
 import os
@@ -253,3 +254,125 @@ def test_a_keeper_killed_beside_a_hook(wrapper, database, hook, containment):
     wait_for(lambda: own.names().count("scheduler-started") == 2, 30, lambda: f"{own.names()}\n{ada.log()}")
     assert own.names()[:4] == ["registered", "acceded", "scheduler-started", "scheduler-exited"], own.names()
     assert not failures(ada)
+
+
+# -- heirflow check ---------------------------------------------------------------------------------------------------
+
+def check(command, folder, database, *options, **hooks):
+    path = folder / "heirflow.json"
+    path.write_text(json.dumps({"run_directory": str(folder / "run"), "scheduler": {"command": ["sleep", "1"]},
+                                "group": "tests", "node": "ada", "http": {"listen": ""}, "hooks": hooks}))
+    bad = any(not os.access(value[0], os.X_OK) or "broken" in value[0] for value in hooks.values()) if hooks else False
+    done = command("check", "--config", str(path), *options, database=database, expect=1 if bad else 0)
+    return [line for line in done.stdout.splitlines() if " hooks." in line]
+
+
+def test_check_looks_for_the_commands(command, folder, database, hook):
+    own = hook()
+    assert check(command, folder, database, on_event=own.command) == [f"OK  hooks.on_event: {own.path}"]
+    assert not own.order(), "only looked for"
+    (line,) = check(command, folder, database, on_group_event=["/no/such/hook"])
+    assert line.startswith('BAD hooks.on_group_event: command "/no/such/hook": No such file')
+    own.path.chmod(0o644)
+    (line,) = check(command, folder, database, on_event=own.command)
+    assert line.startswith("BAD hooks.on_event: ") and "not executable" in line
+
+
+def test_check_sends_a_test_event(command, folder, database, hook):
+    own, broken = hook(), hook("broken", "#!/bin/sh\necho no route to the mail server >&2\nexit 1\n")
+    assert check(command, folder, database, "--hook", on_event=own.command, on_group_event=broken.command) == [
+        f"OK  hooks.on_event: {own.path} has taken the test event",
+        f"BAD hooks.on_group_event: {broken.path} has failed for the test event: exit status 1: no route to the mail server"
+        " - see docs/operating.md"]
+    (event,) = own.events()
+    assert (event["type"], event["source"], event["subject"]) == ("heirflow.test", "/heirflow/tests/ada", "ada")
+    assert own.environment("test")["HEIRFLOW_EVENT"] == "test" and "HEIRFLOW_POSTGRES" not in own.environment("test")
+    assert check(command, folder, database, "--hook") == [
+        "OK  hooks.on_event: none configured", "OK  hooks.on_group_event: none configured"]
+
+
+# -- the ready-made ones ----------------------------------------------------------------------------------------------
+
+EVENT = {"specversion": "1.0", "id": "2f1c58d4-44a4-4ce3-9f3c-0b7f7e4a3a51", "type": "heirflow.acceded", "data": {"term": 9}}
+GIVEN = {"HEIRFLOW_GROUP": "airflow", "HEIRFLOW_NODE": "ada", "HEIRFLOW_EVENT": "acceded", "HEIRFLOW_SUBJECT": "bört",
+         "HEIRFLOW_TERM": "9", "HEIRFLOW_REASON": "take\r\nover", "HEIRFLOW_TIME": "2026-11-22T00:12:48.310Z"}
+
+
+def run_hook(name, *arguments, **environment):
+    return subprocess.run([str(HOOKS / name), *arguments], input=json.dumps(EVENT), text=True, capture_output=True,
+                          timeout=60, env={"PATH": os.environ["PATH"], **GIVEN, **environment})
+
+
+def test_mail(folder, wrapper, database):
+    stand_in = folder / "sendmail"
+    stand_in.write_text("#!/bin/sh\necho \"$@\" >$0.arguments\ncat >>$0.mail\n")
+    stand_in.chmod(0o755)
+    done = run_hook("mail", "oncall@example.org", "boss@example.org", SENDMAIL=str(stand_in))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "sendmail.arguments").read_text() == "-i -t\n"
+    head, body = (folder / "sendmail.mail").read_text().split("\n\n", 1)
+    assert head.isascii() and head.startswith("To: oncall@example.org, boss@example.org\nSubject: ")
+    (subject, _), = email.header.decode_header(email.message_from_string(head)["Subject"])
+    assert subject.decode() == "[heirflow] airflow: acceded of bört (take  over)"
+    assert "Auto-Submitted: auto-generated" in head and json.loads(body.strip().splitlines()[-1]) == EVENT
+    assert "Reason: take" in body and "Term:   9" in body
+    assert "usage: mail" in run_hook("mail").stderr
+    lacking = run_hook("mail", "oncall@example.org", SENDMAIL="/no/sendmail")
+    assert lacking.returncode == 1 and "install a mail transfer agent" in lacking.stderr
+    wrapper("ada", database=database, environment={"SENDMAIL": str(stand_in)},
+            hooks={"on_group_event": [str(HOOKS / "mail"), "oncall@example.org"]})
+    wait_for(lambda: "tests: acceded of ada (first)" in (folder / "sendmail.mail").read_text(), 30, "a mail")
+
+
+@pytest.fixture
+def receiver():
+    """An HTTP server: .url, .taken [(path, headers, body), ...], .status to answer with."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            server.taken.append((self.path, self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.taken, server.status, server.url = [], 204, f"http://127.0.0.1:{server.server_port}/events?key=a%20b"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_webhook(folder, receiver, wrapper, database):
+    done = run_hook("webhook", receiver.url)
+    assert done.returncode == 0, done.stderr
+    (path, headers, body), = receiver.taken
+    assert path == "/events?key=a%20b" and headers["Content-Type"] == "application/cloudevents+json"
+    assert json.loads(body) == EVENT
+    secret = folder / "url"
+    secret.write_text(receiver.url + "\n")
+    secret.chmod(stat.S_IRUSR)
+    wrapper("ada", database=database, hooks={"on_group_event": [str(HOOKS / "webhook"), f"@{secret}"]})
+    wait_for(lambda: len(receiver.taken) >= 2, 30, "an event of a wrapper")
+    assert json.loads(receiver.taken[1][2])["type"] == "heirflow.acceded"
+    receiver.status = 403
+    refused = run_hook("webhook", receiver.url)
+    assert refused.returncode == 22 and "403" in refused.stderr
+    assert "usage: webhook" in run_hook("webhook").stderr
+    assert run_hook("webhook", "@/no/such/file").returncode != 0
+    assert run_hook("webhook", "file:///etc/passwd").returncode != 0
+
+
+def test_a_webhooks_url_is_in_nobodys_list_of_processes(folder):
+    """curl as seen from beside it: a stand-in that records its arguments and environment."""
+    bin = folder / "bin"
+    bin.mkdir()
+    (bin / "curl").write_text(f"#!/bin/sh\necho \"$@\" >{folder}/arguments\nenv >{folder}/environment\ncat $2 >{folder}/options\n")
+    (bin / "curl").chmod(0o755)
+    (folder / "url").write_text("https://example.org/s3cret")
+    done = run_hook("webhook", f"@{folder}/url", PATH=f"{bin}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "options").read_text() == 'url = "https://example.org/s3cret"\n'
+    assert "s3cret" not in (folder / "arguments").read_text() + (folder / "environment").read_text()
