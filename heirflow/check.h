@@ -3,7 +3,8 @@
 
 #include "config.h"
 
-/* One line a finding; with try_hooks a test event goes through the hooks. Returns the exit code: EXIT_CODE_OK, or EXIT_CODE_NEGATIVE if any is BAD. Bounded in time. */
+/* One line a finding; with try_hooks a test event goes through the hooks. Returns the exit code: EXIT_CODE_OK, or
+ * EXIT_CODE_NEGATIVE if any is BAD. Bounded in time. */
 int check_run(const struct config *config, bool try_hooks);
 
 /* Has it what `heirflow run` needs beyond what every command does: a run directory and, unless no_heir, a command that the

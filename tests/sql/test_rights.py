@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 
 MEMBER = {"register", "heartbeat", "accede", "abdicate", "leave", "relay_claim", "relay_published", "fence", "forget",
-          "store_estate", "fetch_estate"}
+          "store_estate", "fetch_estate", "hooks_next"}
 OPERATOR = {"request_switchover", "set_paused", "set_retired", "set_lease", "remove_member"}
 VIEWER = {"news_after", "news_last", "group_names", "status", "history", "audit", "server_identity", "fence_check", "assert_heir",
           "member_details", "groups", "estate"}

@@ -275,7 +275,7 @@ def test_check_looks_for_the_commands(command, folder, database, hook):
     assert line.startswith('BAD hooks.on_group_event: command "/no/such/hook": No such file')
     own.path.chmod(0o644)
     (line,) = check(command, folder, database, on_event=own.command)
-    assert line.startswith("BAD hooks.on_event: ") and "not executable" in line
+    assert line.startswith("BAD hooks.on_event: ") and "is not an executable file" in line
 
 
 def test_check_sends_a_test_event(command, folder, database, hook):
