@@ -102,9 +102,13 @@ static void on_end(void *data, const struct errand_end *end)
 {
     struct hook *self = data;
     self->errand = NULL;
-    if (!end->lost || ++self->losses == LOSSES_MOST)
+    bool again = end->lost && ++self->losses < LOSSES_MOST;
+    if (!again)
         finish_first(self, end->reason);
-    hook_run(self);
+    if (again && self->on_lost)
+        self->on_lost(self->data);
+    else
+        hook_run(self);
 }
 
 /* False if it could not be started. */

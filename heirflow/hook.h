@@ -20,6 +20,7 @@ struct hook {
     const char *seat;
     const char *key; /* "hooks.on_event" or "hooks.on_group_event" */
     hook_done_cb *on_done;
+    void (*on_lost)(void *data); /* ended from outside: hook_run in a moment. NULL: at once */
     void *data;
 
     json_t *queue; /* the first one is being dealt with while there is an errand */

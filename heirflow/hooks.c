@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "hook.h"
 #include "postgres.h"
 #include "succession.h"
@@ -17,6 +18,7 @@
 #define RECONNECT_MS 1000
 #define LOOK_MS 5000 /* notifications are a hint */
 #define STOP_MS 2000
+#define LOST_MS 500 /* the killing of a scheduler's tree, which took the hook along, is over by then */
 
 struct hooks {
     uv_loop_t *loop;
@@ -25,6 +27,7 @@ struct hooks {
     void *data;
     struct hook node, group;
     bool closing;
+    int64_t lost_ms; /* when one was ended from outside */
 
     struct postgres *postgres; /* NULL until a group's hook is first needed */
     uv_timer_t timer, turn;    /* turn: a hook is to be run, but not in the middle of a succession */
@@ -121,7 +124,21 @@ static void on_node_done(void *data, const json_t *event, const char *reason)
 static void on_turn(uv_timer_t *timer)
 {
     struct hooks *self = timer->data;
+    int64_t left_ms = self->lost_ms ? self->lost_ms + LOST_MS - clock_now_ms() : 0;
+    if (left_ms > 0) {
+        (void)uv_timer_start(&self->turn, on_turn, (uint64_t)left_ms, 0); /* fails only without a callback */
+        return;
+    }
+    self->lost_ms = 0;
     hook_run(&self->node);
+    hook_run(&self->group);
+}
+
+static void on_lost(void *data)
+{
+    struct hooks *self = data;
+    self->lost_ms = clock_now_ms();
+    on_turn(&self->turn);
 }
 
 void hooks_tell(struct hooks *self, const char *event, const char *id, int64_t term, const char *reason, json_t *data)
@@ -131,7 +148,7 @@ void hooks_tell(struct hooks *self, const char *event, const char *id, int64_t t
         return;
     }
     hook_put(&self->node, hook_event(self->config, event, id, term, reason, data));
-    (void)uv_timer_start(&self->turn, on_turn, 0, 0); /* fails only without a callback */
+    (void)uv_timer_start(&self->turn, on_turn, 0, 0);
 }
 
 /* ---- events of the group */
@@ -297,7 +314,8 @@ struct hooks *hooks_create(uv_loop_t *loop, const struct config *config, const c
     self->config = config;
     self->on_report = on_report;
     self->data = data;
-    self->node = self->group = (struct hook){.loop = loop, .config = config, .seat = seat, .data = self};
+    self->node = self->group =
+        (struct hook){.loop = loop, .config = config, .seat = seat, .on_lost = on_lost, .data = self};
     self->node.key = "hooks.on_event";
     self->node.on_done = on_node_done;
     self->group.key = "hooks.on_group_event";
