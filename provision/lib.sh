@@ -352,10 +352,12 @@ check_roles() {
 
 stage=
 
+# usage: new_stage [HOST]
 new_stage() {
     stage=$(mktemp --directory "$ssh_folder/stage.XXXXXX")
-    cp "$source_folder/provision/on-host/common.sh" "$source_folder/provision/install-quietly" "$stage"
-    stage_settings DEPLOYMENT host
+    cp "$source_folder"/provision/on-host/{common,clusters}.sh "$source_folder/provision/install-quietly" "$stage"
+    stage_settings DEPLOYMENT
+    printf 'host=%q\n' "${1:-$host}" >>"$stage/settings"
 }
 
 # Variables that the program will find set. usage: stage_settings NAME...
@@ -464,7 +466,7 @@ set_up_queue_host() {
     for name in QUEUE_PASSWORD NEWS_QUEUE_PASSWORD ERLANG_COOKIE; do
         need_secret "$name"
     done
-    new_stage
+    new_stage "$1"
     stage_settings own_address peers QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" queue || die "$1 is no queue host yet"
@@ -488,15 +490,15 @@ set_up_database_host() {
         say "$1: would install PostgreSQL, ${etcd:+under Patroni}${etcd:-alone, for there is no queue host yet} (address $own_address)"
         return 0
     fi
-    [[ ! -r $STATE/postgresql ]] || major=$(cat "$STATE/postgresql")
+    [[ ! -r $STATE/postgresql ]] || read -r major _ <"$STATE/postgresql"
     for name in REP_PASSWORD REWIND_PASSWORD PATRONI_PASSWORD; do
         need_secret "$name"
     done
-    new_stage
+    new_stage "$1"
     stage_settings own_address etcd major REP_USER REP_PASSWORD REWIND_PASSWORD PATRONI_PASSWORD
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" database || die "$1 is no database host yet"
-    echo "${result[major]}" >"$STATE/postgresql"
+    echo "${result[major]} ${etcd:+patroni}" >"$STATE/postgresql"
     remember_host database "$1" "$own_address"
     fill_database "${result[leader]}"
     if [[ -z $etcd ]]; then
@@ -513,7 +515,7 @@ fill_database() {
     for name in DB_PASSWORD REP_PASSWORD REWIND_PASSWORD HEIRFLOW_PASSWORD; do
         need_secret "$name"
     done
-    new_stage
+    new_stage "$1"
     stage_settings own_address DATABASE DB_USER DB_PASSWORD REP_USER REP_PASSWORD REWIND_PASSWORD HEIRFLOW_PASSWORD
     stage_file "$source_folder/config/fencing.sql"
     run_there "$1" database_contents || die "the database on $1 is not complete"

@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# etcd and RabbitMQ as their members on a host see them. Sourced after common.sh.
+
+# With the certificate that this host has. usage: etcd_at ADDRESSES COMMAND...
+etcd_at() {
+    local endpoints folder=/etc/ssl/heirflow/etcd
+    [[ -e $folder ]] || folder=/etc/ssl/heirflow/postgresql
+    endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
+    shift
+    ETCDCTL_API=3 etcdctl --endpoints="$endpoints" --cacert=$folder/ca.crt --cert=$folder/host.crt --key=$folder/host.key \
+        --dial-timeout=3s --command-timeout=10s "$@"
+}
+
+# `ID, started|unstarted, NAME, PEERS, CLIENTS, IS-LEARNER`, if that address is a member. usage: etcd_member ADDRESS ADDRESSES
+etcd_member() { etcd_at "$2" member list | grep -F "https://$1:2380" || true; }
+
+# usage: forget_etcd_member ADDRESS PEERS
+forget_etcd_member() {
+    local member
+    member=$(etcd_member "$1" "$2")
+    [[ -n $member ]] || return 0
+    etcd_at "$2" member remove "${member%%,*}" ||
+        refuse "etcd does not let go of its member at $1: it needs a majority of its members for that; start the other queue hosts first"
+    did "took the member at $1 out of etcd"
+}
+
+# As JSON, the members of the cluster in a broker's view. usage: brokers_known_to NODE
+brokers_known_to() { rabbitmqctl --node "$1" --timeout 20 --quiet cluster_status --formatter json | jq --raw-output '.disk_nodes[]'; }
+
+# Its application has to be stopped. usage: forget_broker ADDRESS PEERS
+forget_broker() {
+    local peer known
+    for peer in $2; do
+        known=$(brokers_known_to "rabbit@$peer") || continue
+        grep -qxF "rabbit@$1" <<<"$known" || return 0
+        rabbitmqctl --quiet --node "rabbit@$peer" forget_cluster_node "rabbit@$1"
+        did "took the broker at $1 out of the RabbitMQ cluster"
+        return 0
+    done
+    refuse "no RabbitMQ answers at $2: start the other queue hosts first"
+}
