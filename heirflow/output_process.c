@@ -21,8 +21,8 @@
 #include "output.h"
 
 enum {
-    AGAIN_MS = 1000,        /* between attempts to write to a file that fails */
-    LINE_PATIENCE_MS = 500, /* for the rest of a line, so that no line is torn by another file or process */
+    AGAIN_MS = 1000,         /* between attempts to write to a file that fails */
+    LINE_PATIENCE_MS = 2000, /* for the rest of a line, so that no line is torn by another file or process */
 };
 
 struct output_process {

@@ -565,6 +565,61 @@ static void the_manual_knows_every_key(void **state)
     assert_int_equal(sections, keys);
 }
 
+static void assert_changes(const struct config *config, const struct config *fresh, enum config_effect effect,
+                           const char *expected)
+{
+    cleanup_free char *changes = config_changes(config, fresh, effect);
+    if (!expected)
+        assert_string_equal(changes ? changes : "", "");
+    else
+        assert_string_equal(changes ? changes : "nothing", expected);
+}
+
+static void changes_are_told_by_when_they_take_effect(void **state)
+{
+    struct config *config =
+        load("{\"node\": \"n\", \"lease_ms\": 3000, \"no_heir\": false, \"log\": {\"level\": \"info\"},"
+             " \"rabbitmq\": {\"url\": [\"amqp://a\", \"amqp://b\"]},"
+             " \"scheduler\": {\"command\": [\"a\", \"b\"], \"environment\": {\"K\": \"v\"}, \"user\": \"u\"}}");
+    struct config *same = load_flags(&(struct config_flags){.path = path});
+    assert_changes(config, same, CONFIG_AT_ONCE, NULL);
+    assert_changes(config, same, CONFIG_AT_NEXT_TERM, NULL);
+    assert_changes(config, same, CONFIG_AT_RESTART, NULL);
+    config_free(same);
+    struct config *fresh = load("{\"node\": \"m\", \"lease_ms\": 4000, \"no_heir\": true, \"log\": {\"level\": \"warn\"},"
+                                " \"rabbitmq\": {\"url\": [\"amqp://a\"]},"
+                                " \"scheduler\": {\"command\": [\"a\"], \"environment\": {\"K\": \"w\"}}}");
+    assert_changes(config, fresh, CONFIG_AT_ONCE, "rabbitmq.url,log.level");
+    assert_changes(config, fresh, CONFIG_AT_NEXT_TERM, "scheduler.command,scheduler.environment,scheduler.user");
+    assert_changes(config, fresh, CONFIG_AT_RESTART, "node,lease_ms,no_heir");
+    config_adopt(config, fresh, CONFIG_AT_ONCE);
+    assert_int_equal(config->rabbitmq.url_count, 1);
+    assert_int_equal(config->log.level, LOG_WARN);
+    assert_string_equal(config->scheduler.command[1], "b");
+    config_adopt(config, fresh, CONFIG_AT_NEXT_TERM);
+    assert_null(config->scheduler.command[1]);
+    assert_null(config->scheduler.user);
+    assert_string_equal(config->node, "n");
+    assert_int_equal(config->lease_ms, 3000);
+    assert_changes(config, fresh, CONFIG_AT_RESTART, "node,lease_ms,no_heir");
+    config_free(fresh);
+    config_free(config);
+}
+
+/* What decides who may lead, and when it has to stop, is never changed under a running member. */
+static void timings_and_names_need_a_restart(void **state)
+{
+    static const char *const names[] = {
+        "group",        "node",    "postgres",      "schema",     "lease_ms",
+        "heartbeat_ms", "no_heir", "run_directory", "fence_role", "scheduler.fence_grace_ms"};
+    for (const struct config_key *key = config_keys; key->path; key++) {
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            if (strcmp(key->path, names[i]) == 0)
+                assert_int_equal(key->effect, CONFIG_AT_RESTART);
+        }
+    }
+}
+
 static void the_examples_are_valid(void **state)
 {
     static const char *const names[] = {"heirflow.example.json", "heirflow.airflow.json", "heirflow.celery-beat.json"};
@@ -602,6 +657,8 @@ int main(void)
         TEST(addresses_and_tokens_of_http),
         TEST(a_file_is_about_the_group_of_its_name),
         TEST(the_manual_knows_every_key),
+        TEST(changes_are_told_by_when_they_take_effect),
+        TEST(timings_and_names_need_a_restart),
         TEST(the_examples_are_valid),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -11,8 +11,7 @@ import pytest
 import processes
 from conftest import wait_for
 
-COUNT = 'i=0; while :; do i=$((i+1)); echo "line $i of the scheduler"; done'
-# the same, but it says beside the pipe how far it came, and ends if a write fails
+# Numbers its lines, says beside the pipe how far it came, and ends if a write fails.
 TALLY = """
 import os, sys, time
 number = 0
@@ -123,6 +122,34 @@ def test_rotated_by_logrotate(wrapper, database, tally, folder):
     assert len(found) >= tally.number(), "the last words"
 
 
+def test_line_written_in_parts_goes_to_one_file(wrapper, database, folder):
+    """The file changes in the middle of lines."""
+    out, go = folder / "out", folder / "go"
+    script = f"""
+import os, time
+for number in range(1, 9):
+    os.write(1, b"line %d " % number)
+    open({str(go)!r}, "w").write(str(number))
+    while os.path.exists({str(go)!r}):
+        time.sleep(0.001)
+    os.write(1, b"of the scheduler\\n")
+while True:
+    time.sleep(60)
+"""
+    ada = wrapper("ada", database=database, command=["/usr/bin/python3", "-c", script], scheduler={"output": str(out)})
+    for number in range(1, 9):
+        wait_for(lambda: go.exists() and go.read_text() == str(number), 30, "half a line")
+        wait_for(out.exists, 30, "the file")
+        out.rename(folder / f"out.{number}")
+        os.kill(ada.pid, signal.SIGHUP)
+        wait_for(out.exists, 30, "a new file")
+        go.unlink()
+    wait_for(lambda: out.read_text().endswith("of the scheduler\n"), 30, "the last line")
+    ada.terminate()
+    assert ada.wait() == 0
+    assert sorted(numbers(out, *folder.glob("out.*"))) == list(range(1, 9))
+
+
 def test_full_disk(wrapper, database, tally, small_disk):
     out = small_disk / "out"
     ada = wrapper("ada", database=database, command=tally.command, scheduler={"output": str(out)})
@@ -200,6 +227,8 @@ def test_writer_ignores_signals_and_ends_with_the_last_word(wrapper, database, f
     pid = writer(ada)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
+    hangup(ada, 1)
+    assert writer(ada) == pid
     ada.terminate()
     assert ada.wait() == 0
     assert out.read_text() == "begun\nthe last word\n"

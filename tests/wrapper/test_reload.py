@@ -92,6 +92,7 @@ def test_form_of_the_log(wrapper, database):
     ("unsafe timings", '{"scheduler": {"command": ["true"]}, "lease_ms": 1000, "heartbeat_ms": 900}', "unsafe timings"),
     ("a command that is none", '{"scheduler": {"command": ["/no/such/program"]}}', "/no/such/program"),
     ("no command", '{}', "no command to run"),
+    ("no command, for it shall not lead from now on", '{"no_heir": true}', "no command to run"),
     ("an empty file", "", "line 1"),
 ])
 def test_faulty_file_is_refused_without_harm(wrapper, witness, database, name, content, said):
