@@ -300,6 +300,23 @@ static void on_disconnected(void *data, const struct error *error)
         fail(self, error->text);
 }
 
+static const char *slow_reason(enum work work)
+{
+    switch (work) {
+    case FETCHING:
+        return "the database took too long";
+    case WRITING:
+        return "putting the files in place took too long";
+    case READING:
+        return "reading the files took too long";
+    case STORING:
+        return "the database took too long";
+    case IDLE:
+        break;
+    }
+    return "it took too long";
+}
+
 /* Time for the next copy, or for no more of the work under way. */
 static void on_timer(uv_timer_t *timer)
 {
@@ -309,7 +326,7 @@ static void on_timer(uv_timer_t *timer)
     else if (self->work != IDLE && clock_now_ms() < self->until_ms)
         wake_in(self, self->until_ms - clock_now_ms());
     else if (self->work != IDLE)
-        fail(self, "it took too long");
+        fail(self, slow_reason(self->work));
 }
 
 /* ---- life */

@@ -274,12 +274,18 @@ static bool decode(json_t *file, char **ret_content, size_t *ret_size, struct er
     *ret_content = malloc(length + 1);
     if (!text || !*ret_content)
         return refuse(error, path, "the stored copy cannot be read");
-    int size = EVP_DecodeBlock((unsigned char *)*ret_content, (const unsigned char *)text, (int)length);
-    for (size_t i = length; size > 0 && i > 0 && text[i - 1] == '='; i--)
-        size--; /* padding is decoded to zeros */
-    *ret_size = size > 0 ? (size_t)size : 0;
+    EVP_ENCODE_CTX *decoder = EVP_ENCODE_CTX_new();
+    int size = 0, rest = 0;
+    if (!decoder)
+        return refuse(error, path, "out of memory");
+    EVP_DecodeInit(decoder); /* it knows of line feeds, which PostgreSQL puts in */
+    bool decoded =
+        EVP_DecodeUpdate(decoder, (unsigned char *)*ret_content, &size, (const unsigned char *)text, (int)length) >= 0 &&
+        EVP_DecodeFinal(decoder, (unsigned char *)*ret_content + size, &rest) >= 0;
+    EVP_ENCODE_CTX_free(decoder);
+    *ret_size = (size_t)(size + rest);
     hash(*ret_content, *ret_size, checksum);
-    if (size < 0 || !expected || strcmp(expected, checksum) != 0)
+    if (!decoded || !expected || strcmp(expected, checksum) != 0)
         return refuse(error, path, "the stored copy does not have its checksum");
     return true;
 }

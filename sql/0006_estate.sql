@@ -77,7 +77,7 @@ begin
                      from estate where group_name = p_group and term = v_term and copy = v_copy),
         'files', (select coalesce(json_agg(json_build_object(
                          'path', path, 'mode', mode, 'checksum', encode(checksum, 'hex'),
-                         'content', translate(encode(content, 'base64'), E'\n', '')) order by path), '[]')
+                         'content', encode(content, 'base64')) order by path), '[]')
                     from estate where group_name = p_group and term = v_term and copy = v_copy
                      and path in (select jsonb_array_elements_text(p_paths))));
 end $$;

@@ -1,11 +1,15 @@
 """What the next heir inherits: copied, stored, put in place; and whatever is wrong with it stops no succession."""
 import os
+import pathlib
 import pwd
 import signal
 
+import processes
 import pytest
 
 from conftest import wait_for
+
+MUCH = 2 << 20
 
 # Keeps a state as schedulers do: reads it at its start, adds its term, writes it anew; and once more when it ends.
 SCHEDULER = """
@@ -63,6 +67,10 @@ def wait_for_start(wrapper, count=1):
 
 def stored(database):
     return [row[0] for row in database.query("select convert_from(content, 'utf8') from estate order by term, copy")]
+
+
+def stored_sizes(database):
+    return [row[0] for row in database.query("select length(content) from estate order by term, copy")]
 
 
 def copied(wrapper, database, content):
@@ -286,12 +294,67 @@ def test_what_the_schedulers_user_may_not_write(node, database):
     assert "Permission denied" in failures(database)[0][1]
 
 
-def test_a_file_system_that_hangs(node, database):
-    """Whoever would write is stopped before it has: nobody waits for longer than a third of the lease."""
-    ada, bert = inherit_from_ada(node, database)
-    fifo = bert.state.parent / ".state.heirflow-term"   # opening it for reading does not hang; being told to stop does
-    os.mkfifo(fifo)
-    assert succeed(ada, bert) in ("ada bert", "bert")
+def stop_child(wrapper, command):
+    """Freezes a child process that is at work, as a file system that hangs would; its pid."""
+    def below(pid):
+        try:
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()   # quick: the child is, too
+        except OSError:
+            return []
+        return children + [one for child in children for one in below(child)]
+
+    def caught():
+        for pid in map(int, below(wrapper.pid)):
+            if processes.command_line(pid)[1:2] == [command]:
+                os.kill(pid, signal.SIGSTOP)
+                return pid
+        return None
+    return wait_for(caught, 60, f"{command} of {wrapper.node} at work", interval=0.001)
+
+
+def write_much(node_with_state):
+    node_with_state.state.write_bytes(os.urandom(MUCH))
+
+
+def test_a_file_system_that_hangs_while_it_is_read(node, database):
+    """The last copy waits for no other; and is given up itself where it hangs, too."""
+    ada, bert = node("ada", {"estate_interval_ms": 100}, lease_ms=6000), node("bert", lease_ms=6000)
+    wait_for_start(ada)
+    stop_child(ada, "estate-read")
+    ada.terminate()
+    assert wait_for_start(bert) == "ada. bert"
+    assert ada.wait() == 0
+
+
+def test_a_file_system_that_hangs_at_the_end(node, database):
+    idle = ("/usr/bin/python3", "-c", "print('started with nothing', flush=True); import time; time.sleep(1000)")
+    ada = node("ada", {"estate_interval_ms": 600000}, command=idle, lease_ms=6000)
+    bert = node("bert", command=idle, lease_ms=6000)
+    wait_for_start(ada)
+    write_much(ada)   # so that it takes long enough to be caught
+    ada.terminate()
+    stop_child(ada, "estate-read")
+    wait_for_start(bert)
+    assert ada.wait() == 0
+    assert failures(database)[0][1].startswith("nothing was stored: ")
+    assert stored_sizes(database) == []
+    assert database.value("select count(*) from terms where ended_by = 'abdicated' and reason = 'leaving'") == 1
+
+
+def test_a_file_system_that_hangs_before_the_start(node, database):
+    idle = ("/usr/bin/python3", "-c", "print('started with nothing', flush=True); import time; time.sleep(1000)")
+    ada = node("ada", command=idle, lease_ms=6000)
+    bert = node("bert", command=idle, lease_ms=6000)
+    wait_for_start(ada)
+    write_much(ada)
+    wait_for(lambda: stored_sizes(database) == [MUCH], 60, ada.log)
+    ada.kill()
+    pid = stop_child(bert, "estate-write")
+    wait_for_start(bert)
+    wait_for(lambda: failures(database), 30, bert.log)
+    assert failures(database)[0][1].startswith("nothing was inherited: ")
+    wait_for(lambda: not processes.alive(pid), 30, "the child to be gone")
+    assert not bert.state.exists()
 
 
 @pytest.mark.parametrize("function, text", [("store_estate(text, bigint, uuid, bigint, text, json)", "nothing was stored"),
