@@ -23,6 +23,7 @@ def stop(*_):
     write(state + '.')
     sys.exit()
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(1))
 if sys.argv[1:] != ['reader']:
     write(state)
 print('started with', state, flush=True)
@@ -149,12 +150,13 @@ def test_marks_of_another_database_do_not_count(node, database):
     assert wait_for_start(bert) == "ada. bert"
 
 
-def test_restarts_in_place_inherit_nothing_and_crashes_leave_nothing(node, database):
+@pytest.mark.parametrize("crash", [signal.SIGKILL, signal.SIGUSR1])
+def test_restarts_in_place_inherit_nothing_and_crashes_leave_nothing(node, database, crash):
     ada = node("ada", {"estate_interval_ms": 600000, "restart": {"limit": 1, "window_ms": 600000, "backoff_ms": 1}})
     bert = node("bert")
     for count in (1, 2):
         wait_for_start(ada, count)
-        os.kill(ada.scheduler(), signal.SIGKILL)
+        os.kill(ada.scheduler(), crash)
     assert wait_for_start(bert) == "bert", "the crash's remains are no copy"
     assert starts(ada) == ["ada", "ada ada"]
     assert not news(database, "estate-inherited") and not failures(database)
