@@ -89,8 +89,17 @@ class Postgres(Server):
 
     @staticmethod
     def program(name):
+        """Of the newest version installed, or of the one whose programs are in $HEIRFLOW_POSTGRES_BIN."""
+        chosen = pathlib.Path(os.environ.get("HEIRFLOW_POSTGRES_BIN", "/nowhere")) / name
+        if chosen.exists():
+            return str(chosen)
         found = sorted(pathlib.Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda p: int(p.parts[-3]))
         return str(found[-1]) if found else name
+
+    @property
+    def version(self):
+        """The major one."""
+        return int((self.data / "PG_VERSION").read_text())
 
     @classmethod
     def initialise(cls, data):

@@ -37,15 +37,27 @@ language sql stable set search_path from current as $$
 $$;
 comment on function fence_fault(text) is 'why the gate could not be passed to this role; null if it can, or for none. Locks nothing.';
 
--- Another grantor's memberships cannot be revoked from PostgreSQL 16 on; before, there is but one membership. A superuser
--- grants in the name of the first one, number 10.
-create function holds_gate(p_role oid) returns boolean
+-- From PostgreSQL 16 on each grantor's membership is one of its own, which only who may act as that grantor can revoke;
+-- before, there is but one membership.
+create function knows_grantors() returns boolean
 language sql stable set search_path from current as $$
-    select exists (
-        select from pg_auth_members m
-         where m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate') and m.member = p_role
-           and (current_setting('server_version_num')::integer < 160000
-                or m.grantor = (select case when rolsuper then 10 else oid end from pg_roles where rolname = current_user)))
+    select current_setting('server_version_num')::integer >= 160000
+$$;
+
+create function gate_grantors(p_role oid) returns setof name
+language sql stable set search_path from current as $$
+    select pg_get_userbyid(m.grantor) from pg_auth_members m
+     where m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate') and m.member = p_role
+       and (not knows_grantors() or pg_has_role(m.grantor, 'usage'))
+$$;
+comment on function gate_grantors(oid) is 'who has given the role the gate, so that we can take it away; nobody if it does not have it';
+
+-- A membership of PostgreSQL 16 and later may be good for nothing.
+create function may_act_as(p_role oid, p_other oid) returns boolean
+language sql stable set search_path from current as $$
+    select case when knows_grantors() then pg_has_role(p_role, p_other, 'usage') or pg_has_role(p_role, p_other, 'set')
+                                           or pg_has_role(p_role, p_other, 'member with admin option')
+                else pg_has_role(p_role, p_other, 'member') end
 $$;
 
 create function pass_gate(p_group text, p_role text) returns boolean
@@ -53,6 +65,7 @@ language plpgsql volatile set search_path from current as $$
 declare
     v_heir oid := (select oid from pg_roles where rolname = p_role);
     v_role name;
+    v_grantor name;
 begin
     insert into fence
     select distinct p_group, r.oid from roster m join pg_roles r on r.rolname = m.self->>'fence_role'
@@ -60,12 +73,16 @@ begin
         on conflict do nothing;
     for attempt in 1..20 loop
         begin
-            for v_role in select r.rolname from fence f join pg_roles r on r.oid = f.role
-                           where f.group_name = p_group and r.oid is distinct from v_heir and holds_gate(r.oid) loop
-                execute format('revoke heirflow_gate from %I', v_role);
+            for v_role, v_grantor in
+                select r.rolname, g from fence f join pg_roles r on r.oid = f.role cross join lateral gate_grantors(r.oid) g
+                 where f.group_name = p_group and r.oid is distinct from v_heir
+            loop   -- whom the role has passed it on to lose it too, where that is known
+                execute format('revoke heirflow_gate from %I', v_role)
+                        || case when knows_grantors() then format(' granted by %I cascade', v_grantor) else '' end;
             end loop;
-            if v_heir is not null and not holds_gate(v_heir) then
-                execute format('grant heirflow_gate to %I', p_role);
+            if v_heir is not null and not exists (select from gate_grantors(v_heir)) then
+                execute format('grant heirflow_gate to %I', p_role)
+                        || case when knows_grantors() then ' with inherit true' else '' end;
             end if;
             return exists (select from fence where group_name = p_group);
         exception when internal_error or unique_violation then   -- "tuple concurrently updated": another group's accession
@@ -130,7 +147,7 @@ language sql stable set search_path from current as $$
         select * from pg_roles where rolname = p_role
     ), other as (   -- whom it may become, be it by SET ROLE in a database without a gate
         select role.rolname as name, r.* from role, pg_roles r
-         where r.oid <> role.oid and not role.rolsuper and pg_has_role(role.oid, r.oid, 'member')
+         where r.oid <> role.oid and not role.rolsuper and may_act_as(role.oid, r.oid)
     ), gated as (
         select d.* from pg_database d
          where exists (select from aclexplode(d.datacl) a where a.privilege_type = 'CONNECT'
@@ -138,11 +155,12 @@ language sql stable set search_path from current as $$
     )
     select format('%s is a superuser', rolname) from role where rolsuper
     union all
-    select format('%s may create roles', rolname) from role where rolcreaterole
+    select format('%s may create roles', rolname) from role where rolcreaterole and not knows_grantors()   -- later they have no say over roles that they were not given
     union all
     select format('%s may become %s, a superuser', name, rolname) from other where rolsuper
     union all
-    select format('%s may become %s, who may create roles', name, rolname) from other where rolcreaterole and not rolsuper
+    select format('%s may become %s, who may create roles', name, rolname) from other
+     where rolcreaterole and not rolsuper and not knows_grantors()
     union all
     select format('%s may pass the gate as %s', name, rolname) from other
      where is_fenced(oid) or exists (select from pg_auth_members m where m.member = other.oid
@@ -153,10 +171,10 @@ language sql stable set search_path from current as $$
     union all
     select format('%s was granted heirflow_gate by %s', role.rolname, m.grantor::regrole) from role, pg_auth_members m
      where m.roleid = (select oid from pg_roles where rolname = 'heirflow_gate') and m.member = role.oid
-       and not holds_gate(role.oid)
+       and pg_get_userbyid(m.grantor) not in (select gate_grantors(role.oid))
     union all
     select format('%s owns database %s', role.rolname, d.datname) from role, gated d
-     where pg_has_role(role.oid, d.datdba, 'member')
+     where may_act_as(role.oid, d.datdba)
     union all
     select format('%s may connect to %s as %s', role.rolname, d.datname,
                   case a.grantee when 0 then 'anybody may' else a.grantee::regrole::text end)
@@ -181,7 +199,7 @@ begin
     return query select fence_leaks(p_role::name);
     return query select format('%s cannot log in', p_role) from pg_roles where rolname = p_role and not rolcanlogin;
     return query select format('%s does not inherit, so the gate never opens for it', p_role) from pg_roles
-                  where rolname = p_role and not rolinherit;
+                  where rolname = p_role and not rolinherit and not knows_grantors();
     return query select format('%s owns objects', p_role)
                   where exists (select from pg_shdepend where refclassid = 'pg_authid'::regclass and deptype = 'o'
                                    and refobjid = (select oid from pg_roles where rolname = p_role));

@@ -213,6 +213,20 @@ def new_database(server, template="template1"):
     return Database(server, name)
 
 
+def drop_database(server, name):
+    """PostgreSQL 12 has no "with (force)"; nor does it wait until those it has ended are gone."""
+    server.psql(f"alter database {name} allow_connections false")
+
+    def dropped():
+        server.psql("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", name)
+        try:
+            server.psql(f"drop database {name}")
+            return True
+        except psycopg2.errors.ObjectInUse:
+            return False
+    wait_for(dropped, 30, f"the end of database {name}")
+
+
 @pytest.fixture(scope="session")
 def migrated_template(postgres, heirflow):
     made = new_database(postgres)
@@ -225,7 +239,7 @@ def database(postgres, migrated_template):
     """A fresh database with the schema, on this worker's server. Has .dsn, .query(sql), .value(sql), .connect()."""
     made = new_database(postgres, migrated_template)
     yield made
-    postgres.psql(f"drop database {made.name} with (force)")
+    drop_database(postgres, made.name)
 
 
 @pytest.fixture
@@ -233,7 +247,7 @@ def empty_database(postgres):
     """A fresh database without the schema."""
     made = new_database(postgres)
     yield made
-    postgres.psql(f"drop database {made.name} with (force)")
+    drop_database(postgres, made.name)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import uuid
 
+import conftest
 import psycopg2.extras
 import pytest
 
@@ -512,7 +513,7 @@ def make_real(postgres):
     yield make
     for name, real in made:
         real.close()
-        postgres.psql(f"drop database {name} with (force)")
+        conftest.drop_database(postgres, name)
 
 
 @pytest.fixture(scope="module")

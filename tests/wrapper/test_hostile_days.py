@@ -110,7 +110,7 @@ def test_text_that_the_database_cannot_store_blocks_nothing(wrapper, postgres, h
             member.terminate()
             member.wait()
     finally:
-        postgres.psql(f"drop database {name} with (force)")
+        conftest.drop_database(postgres, name)
 
 
 def test_without_namespaces_the_scheduler_cannot_read_our_secrets(heirflow, database, folder):
