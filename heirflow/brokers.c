@@ -19,7 +19,7 @@ struct broker_settings brokers_settings(const struct config *config, const char 
 static size_t random_below(size_t limit)
 {
     size_t number = 0;
-    (void)getrandom(&number, sizeof number, 0); /* else all nodes begin with the first */
+    (void)!getrandom(&number, sizeof number, 0); /* else all nodes begin with the first */
     return number % limit;
 }
 

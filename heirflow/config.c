@@ -364,6 +364,16 @@ static bool take_name_of_file(struct config *config, const char *path, struct er
     return !fit || take_outside(config, key, group, path, error);
 }
 
+/* What stands near the fault may be a secret. */
+static bool fail_syntax(const char *path, json_error_t *fault, struct error *error)
+{
+    char *near = strstr(fault->text, " near ");
+    if (near)
+        *near = '\0';
+    return error_set(error, EXIT_CODE_USAGE, "%s, line %d, column %d: not valid JSON: %s", path, fault->line, fault->column,
+                     json_error_code(fault) == json_error_duplicate_key ? "a key is given twice" : fault->text);
+}
+
 static bool take_file(struct config *config, const char *path, struct error *error)
 {
     cleanup_free char *text = NULL;
@@ -372,9 +382,7 @@ static bool take_file(struct config *config, const char *path, struct error *err
     json_error_t fault_at;
     cleanup_json json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &fault_at);
     if (!root)
-        return error_set(error, EXIT_CODE_USAGE, "%s, line %d, column %d: not valid JSON: %s", path, fault_at.line,
-                         fault_at.column,
-                         json_error_code(&fault_at) == json_error_duplicate_key ? "a key is given twice" : fault_at.text);
+        return fail_syntax(path, &fault_at, error);
     if (!json_is_object(root))
         return error_set(error, EXIT_CODE_USAGE, "%s, line 1: must be one JSON object { ... }", path);
     struct source source = {.name = path, .text = text};

@@ -134,6 +134,7 @@ static bool receive(struct keeper *self)
         (void)uv_poll_stop(&self->control_poll); /* the keeper is dying: exit_poll tells the rest */
         return false;
     }
+    message.report.text[sizeof message.report.text - 1] = '\0';
     if (size == sizeof message)
         handle(self, &message, sender(&header));
     return true;

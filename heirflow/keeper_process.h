@@ -16,6 +16,6 @@ struct keeper_order {
 };
 
 struct keeper_message {
-    bool hello; /* from the scheduler before its exec: only the sender's pid, which the kernel translates, matters */
+    int hello; /* from the scheduler before its exec: only the sender's pid, which the kernel translates, matters */
     struct keeper_report report;
 };

@@ -411,6 +411,10 @@ static void secrets_are_never_told(void **state)
         refused(cases[i], "is not usable; it must be");
         assert_null(strstr(error.text, "hush"));
     }
+    refused("{\"postgres\": \"password=hush\n\"}", "line 1, column");
+    assert_null(strstr(error.text, "hush"));
+    refused("{\"postgres\": \"password=a\" hush", "not valid JSON");
+    assert_null(strstr(error.text, "hush"));
 }
 
 static void run_directory_from_the_system(void **state)
