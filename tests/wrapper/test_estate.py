@@ -40,7 +40,7 @@ def node(wrapper, database, folder):
         home.mkdir()
         home.chmod(0o777)
         settings = {"directory": str(home), "estate": ["state"], "estate_interval_ms": 200, **dict(scheduler)}
-        made = wrapper(name, database=database, command=list(command), scheduler=settings, **({"lease_ms": 2000} | more))
+        made = wrapper(name, database=database, command=list(command), scheduler=settings, **({"lease_ms": 4000} | more))
         made.state = home / "state"
         if more.get("start", True):
             made.wait_for_event("standby")
