@@ -78,6 +78,11 @@ def test_every_metric_is_described_and_shown_somewhere(metrics):
     assert {name for name in metrics if name.removesuffix("_sum").removesuffix("_count") not in manual} == set()
 
 
+def test_every_alert_leads_to_a_remedy():
+    manual = (CONFIG.parent / "docs" / "operating.md").read_text()
+    assert re.findall(r"^\| `(Heirflow\w+)` \|", manual, re.MULTILINE) == [name for name, _ in alerts()]
+
+
 def test_the_dashboards_queries_are_valid(promtool, folder):
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
