@@ -391,21 +391,30 @@ stage_authority() {
 receive='set -eu; umask 022; cd /var/lib; mkdir -p heirflow-provision; cd heirflow-provision; rm -rf stage; mkdir -m 700 stage
 trap "rm -rf /var/lib/heirflow-provision/stage" EXIT; tar --extract --no-same-owner --directory stage; cd stage; bash "./$1" </dev/null'
 
+# usage: send_and_run HOST PROGRAM - lines `=NAME=VALUE` are results, a bare `=` is a sign of life
+send_and_run() {
+    local line lock=/var/lib/heirflow-provision/lock
+    tar --create --directory "$stage" . |
+        ssh_to "$1" "$as_root_there mkdir -p /var/lib/heirflow-provision && { $as_root_there flock --nonblock $lock true ||
+            echo 'another program is at work on this host: waiting for its end'; } &&
+            $as_root_there flock --close --timeout 900 $lock bash -c ${receive@Q} receive ${2@Q}" 2>"$ssh_folder/errors" |
+        while IFS= read -r line; do
+            case $line in
+                =) ;;
+                =*) printf '%s\n' "${line#=}" >>"$ssh_folder/results" ;;
+                *) say "$1: $line" ;;
+            esac
+        done
+}
+
 # Runs provision/on-host/PROGRAM on a host as root, with the stage; shows what it says, fills `result`.
 # usage: run_there HOST PROGRAM
 run_there() {
     local to=$1 program=$2 status=0 line
     cp "$source_folder/provision/on-host/$program" "$stage/$program"
     : >"$ssh_folder/results"
-    tar --create --directory "$stage" . |
-        ssh_to "$to" "$as_root_there mkdir -p /var/lib/heirflow-provision && $as_root_there flock --close --timeout 900 /var/lib/heirflow-provision/lock \
-            bash -c ${receive@Q} receive ${program@Q}" 2>"$ssh_folder/errors" |
-        while IFS= read -r line; do
-            case $line in
-                =*) printf '%s\n' "${line#=}" >>"$ssh_folder/results" ;;
-                *) say "$to: $line" ;;
-            esac
-        done || status=$?
+    send_and_run "$to" "$program" &
+    wait $! || status=$? # not in the foreground, where a signal to us would have to wait
     rm -rf "$stage"
     if ((status == 255)); then
         die "the connection to $to was lost ($(tail -n 1 "$ssh_folder/errors")); run this again: it goes on where it stopped"
@@ -455,7 +464,7 @@ broker_urls() {
 
 # usage: set_up_queue_host HOST
 set_up_queue_host() {
-    local own_address peers number name
+    local own_address peers name
     check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
     own_address=${fact[address]}
     peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
@@ -471,8 +480,15 @@ set_up_queue_host() {
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" queue || die "$1 is no queue host yet"
     remember_host queue "$1" "$own_address"
+    say_queue_hosts
+}
+
+# What their number is good for.
+say_queue_hosts() {
+    local number
     number=$(hosts_of queue | wc -l)
     case $number in
+        0) ;;
         1) say "one queue host: nothing survives its loss; provision/q_later adds two more" ;;
         2) say "two queue hosts: the loss of either stops both; provision/q_later adds a third" ;;
         *) say "$number queue hosts: the loss of $(((number - 1) / 2)) does no harm" ;;

@@ -119,6 +119,7 @@ wait_for() {
     until "$@"; do
         ((SECONDS < end)) || refuse "$what did not come about: $(tail -n 1 ./log)"
         sleep 0.5
+        printf '=\n' >&3 # if nobody is there any more, this ends us
     done
 }
 

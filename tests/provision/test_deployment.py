@@ -1,0 +1,369 @@
+"""What the programs that set up hosts refuse, keep and send, seen from this side: ssh is a stand-in that notes what it gets."""
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import SOURCE, wait_for
+
+PROVISION = SOURCE / "provision"
+FOR_ONE_HOST = ["q_first", "q_later", "db_first", "db_later", "balancer", "remove"]
+GOOD = {"system": "debian 12", "root": "yes", "systemd": "yes", "address": "10.0.0.9", "name": "h", "free_mb": "5000",
+        "deployment": "", "roles": "", "packages": ""}
+
+SSH = f"""#!{sys.executable}
+import json, os, pathlib, subprocess, sys, time
+folder = pathlib.Path(os.environ["FAKE_SSH"])
+if "-O" in sys.argv:
+    sys.exit(0)
+at = sys.argv.index("--")
+host, command = sys.argv[at + 1], " ".join(sys.argv[at + 2:])
+number = len(list(folder.glob("call-*")))
+(folder / f"call-{{number}}").write_text(json.dumps(dict(argv=sys.argv, host=host, command=command)))
+answer = json.loads((folder / "answers.json").read_text()).get(host, {{}})
+if "error" in answer:
+    sys.exit(print(answer["error"], file=sys.stderr) or 255)
+if command.startswith("bash -s"):
+    sys.stdin.read()
+    sys.exit(print(*(f"{{name}}={{value}}" for name, value in answer["facts"].items()), sep="\\n"))
+if "tar --extract" in command:
+    (folder / f"stage-{{number}}").mkdir()
+    subprocess.run(["tar", "--extract", "--directory", folder / f"stage-{{number}}"], check=True)
+    if answer.get("hangs"):
+        time.sleep(600)
+    print(*answer.get("lines", []), sep="\\n", flush=True)
+    sys.exit(answer.get("status", 0))
+"""
+
+
+class Deployment:
+    def __init__(self, folder):
+        self.folder, self.state, self.fake = folder, folder / "state", folder / "fake"
+        (folder / "bin").mkdir()
+        (folder / "tmp").mkdir()
+        self.fake.mkdir()
+        (folder / "bin" / "ssh").write_text(SSH)
+        (folder / "bin" / "ssh").chmod(0o755)
+        self.settings = folder / "provision.config"
+        self.set()
+        self.answer()
+
+    def set(self, **settings):
+        text = (SOURCE / "config" / "provision.config").read_text()
+        lines = [f"STATE={self.state}", *(f"{name}='{value}'" for name, value in settings.items())]
+        self.settings.write_text(text + "\n".join(lines) + "\n")
+
+    def answer(self, host="h", facts=None, **answer):
+        path = self.fake / "answers.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known[host] = {"facts": GOOD | (facts or {}), "lines": ["works", "=major=15", f"=leader={host}"]} | answer
+        path.write_text(json.dumps(known))
+
+    def have(self, *lines):
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        (self.state / "hosts").write_text("".join(f"{line}\n" for line in lines))
+        (self.state / "postgresql").write_text("15 patroni\n")
+
+    @property
+    def environment(self):
+        return os.environ | {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "FAKE_SSH": str(self.fake),
+                             "HEIRFLOW_PROVISION_CONFIG": str(self.settings), "TMPDIR": str(self.folder / "tmp")}
+
+    def run(self, program, *arguments, expect=None):
+        done = subprocess.run([PROVISION / program, *arguments], env=self.environment, capture_output=True, text=True, timeout=60)
+        assert expect is None or done.returncode == expect, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert list((self.folder / "tmp").iterdir()) == [], "left something behind"
+        return done.stdout + done.stderr
+
+    def bash(self, text):
+        """Runs a line with lib.sh and the settings there; returns what it prints."""
+        line = f". {PROVISION}/lib.sh; read_settings; {text}"
+        return subprocess.run(["bash", "-euc", line], env=self.environment, capture_output=True, text=True, check=True).stdout
+
+    def calls(self):
+        return [json.loads(path.read_text()) for path in sorted(self.fake.glob("call-*"))]
+
+    def stages(self):
+        return sorted(self.fake.glob("stage-*"))
+
+
+@pytest.fixture
+def deployment(folder):
+    return Deployment(folder)
+
+
+@pytest.mark.parametrize("program", [*FOR_ONE_HOST, "status"])
+def test_help_and_usage(deployment, program):
+    assert "Exit status:" in deployment.run(program, "--help", expect=0)
+    assert f"provision/{program}" in deployment.run(program, "--nonsense", expect=2)
+    assert deployment.calls() == [] and not deployment.state.exists()
+
+
+@pytest.mark.parametrize("program", FOR_ONE_HOST)
+@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("admin@h",), ("-oProxyCommand=touch x",), ("h;id",)])
+def test_wrong_arguments(deployment, program, arguments):
+    deployment.run(program, *arguments, expect=2)
+    assert deployment.calls() == [] and not deployment.state.exists()
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"DATABASE": "air flow"}, "DATABASE"), ({"DB_USER": "x; drop role y"}, "DB_USER"), ({"QUEUE_VHOST": "/"}, "QUEUE_VHOST"),
+    ({"QUEUE_PASSWORD": "a@b/c"}, "QUEUE_PASSWORD"), ({"FLOATING_ADDRESS": "10.0.0.1"}, "such as 10.0.0.100/24"),
+    ({"DB_ADDRESS": "a b"}, "DB_ADDRESS"), ({"STATE": "here"}, "STATE")])
+def test_wrong_settings(deployment, settings, said):
+    deployment.set(**settings)
+    assert said in deployment.run("q_first", "h", expect=2)
+    assert deployment.calls() == [] and not deployment.state.exists()
+
+
+def test_settings_that_cannot_be_read(deployment):
+    deployment.settings.write_text("DATABASE=(\n")
+    assert "no bash" in deployment.run("q_first", "h", expect=2)
+    deployment.settings.unlink()
+    assert "HEIRFLOW_PROVISION_CONFIG" in deployment.run("q_first", "h", expect=2)
+
+
+@pytest.mark.parametrize("program, hosts, said", [
+    ("q_later", [], "provision/q_first HOST comes first"),
+    ("q_later", ["queue h 10.0.0.9"], "provision/q_first HOST comes first"),
+    ("q_first", ["queue other 10.0.0.8"], "provision/q_later h adds another"),
+    ("db_later", [], "provision/db_first HOST comes first"),
+    ("db_later", ["database other 10.0.0.8"], "provision/q_first HOST, then provision/db_first other again"),
+    ("db_first", ["database other 10.0.0.8"], "provision/db_later h adds another"),
+    ("balancer", [], "provision/db_first HOST"),
+    ("remove", ["queue other 10.0.0.8"], "does not belong to this deployment; its hosts are: other"),
+    ("remove", ["database h 10.0.0.9"], "--force"),
+    ("remove", ["queue h 10.0.0.9"], "--force")])
+def test_out_of_order(deployment, program, hosts, said):
+    deployment.have(*hosts)
+    assert said in deployment.run(program, "h", expect=1)
+    assert deployment.calls() == []
+    assert (deployment.state / "hosts").read_text().split("\n")[:-1] == hosts
+
+
+@pytest.mark.parametrize("error, said", [
+    ("ssh: connect to host h port 22: Connection timed out", "see that it is up"),
+    ("ssh: connect to host h port 22: Connection refused", "see that it is up"),
+    ("admin@h: Permission denied (publickey).", "authorized_keys"),
+    ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "ssh-keygen -R h"),
+    ("ssh: Could not resolve hostname h: Name or service not known", "correct the name")])
+@pytest.mark.parametrize("program", ["q_first", "db_first"])
+def test_host_that_cannot_be_reached(deployment, program, error, said):
+    deployment.answer(error=error)
+    output = deployment.run(program, "h", expect=1)
+    assert said in output and len(output.splitlines()) == 1
+    assert deployment.stages() == [] and not (deployment.state / "hosts").exists()
+
+
+@pytest.mark.parametrize("facts, said", [
+    ({"system": "debian 11"}, "Debian 12, Ubuntu 22.04 or Ubuntu 24.04"), ({"system": "rocky 9"}, "rocky 9"),
+    ({"root": "no"}, "NOPASSWD"), ({"systemd": "no"}, "systemd"), ({"address": ""}, "IPv4"),
+    ({"free_mb": "120"}, "only 120 MB free"), ({"packages": "rabbitmq-server"}, "apt-get update"),
+    ({"roles": "database"}, "a database host already"), ({"roles": "worker"}, "a worker host already"),
+    ({"deployment": "0123456789abcdef"}, "another deployment")])
+def test_host_that_will_not_do(deployment, facts, said):
+    deployment.answer(facts=facts)
+    output = deployment.run("q_first", "h", expect=1)
+    assert said in output and len(output.splitlines()) == 1
+    assert deployment.stages() == [] and not (deployment.state / "hosts").exists()
+
+
+@pytest.mark.parametrize("system", ["debian 12", "ubuntu 22.04", "ubuntu 24.04"])
+def test_systems_that_will_do(deployment, system):
+    deployment.answer(facts={"system": system})
+    deployment.run("q_first", "h", expect=0)
+    assert (deployment.state / "hosts").read_text() == "queue h 10.0.0.9\n"
+
+
+def test_queue_and_database_hosts_are_kept_apart(deployment):
+    deployment.have("queue h 10.0.0.9")
+    assert "a queue host already" in deployment.run("db_first", "h", expect=1)
+    deployment.have("database h 10.0.0.9")
+    assert "a database host already" in deployment.run("balancer", "h", expect=1)
+    deployment.have("webserver h 10.0.0.9", "database d 10.0.0.8")
+    deployment.run("balancer", "h", expect=0)
+
+
+@pytest.mark.parametrize("program, hosts", [("q_first", []), ("q_later", ["queue q 10.0.0.8"]), ("db_first", []),
+                                            ("db_later", ["database d 10.0.0.7", "queue q 10.0.0.8"]),
+                                            ("balancer", ["database d 10.0.0.7"])])
+def test_dry_run_touches_nothing(deployment, program, hosts):
+    if hosts:
+        deployment.have(*hosts)
+    before = {path: path.read_bytes() for path in deployment.state.rglob("*")}
+    assert "h: would install" in deployment.run(program, "--dry-run", "h", expect=0)
+    assert {path: path.read_bytes() for path in deployment.state.rglob("*")} == before
+    assert [call["command"].split()[:2] for call in deployment.calls()] == [["bash", "-s"]]
+    assert deployment.state.exists() == bool(hosts)
+
+
+def secrets_of(deployment):
+    return dict(line.split("=", 1) for line in (deployment.state / "secrets").read_text().splitlines())
+
+
+def test_secrets_are_drawn_once_and_kept_close(deployment):
+    deployment.set(NEWS_QUEUE_PASSWORD="chosen")
+    deployment.run("q_first", "h", expect=0)
+    deployment.answer("d")
+    deployment.run("db_first", "d", expect=0)
+    drawn = secrets_of(deployment)
+    assert "NEWS_QUEUE_PASSWORD" not in drawn
+    assert all(len(drawn[name]) == 48 for name in ("QUEUE_PASSWORD", "ERLANG_COOKIE", "DB_PASSWORD", "HEIRFLOW_PASSWORD"))
+    assert len(set(drawn.values())) == len(drawn)
+    for path in [deployment.state, deployment.state / "secrets", deployment.state / "ca", *(deployment.state / "ca").glob("*.key")]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    deployment.run("q_first", "h", expect=0)
+    deployment.run("db_first", "d", expect=0)
+    assert secrets_of(deployment) == drawn
+    staged = (deployment.stages()[0] / "settings")
+    assert f"QUEUE_PASSWORD={drawn['QUEUE_PASSWORD']}" in staged.read_text() and "NEWS_QUEUE_PASSWORD=chosen" in staged.read_text()
+    assert "DB_PASSWORD" not in staged.read_text(), "a queue host need not know it"
+    for call in deployment.calls():
+        for value in [*(value for name, value in drawn.items() if name != "DEPLOYMENT"), "chosen"]:
+            assert value not in json.dumps(call), "a secret in an argument list"
+
+
+def test_what_is_sent_is_for_root_alone(deployment):
+    deployment.run("q_first", "h", expect=0)
+    [stage] = deployment.stages()
+    assert {"queue", "common.sh", "settings", "ca.crt", "host.crt", "host.key"} <= {path.name for path in stage.iterdir()}
+    for name in ("settings", "host.key"):
+        assert stat.S_IMODE((stage / name).stat().st_mode) == 0o600
+    [call] = [call for call in deployment.calls() if "tar --extract" in call["command"]]
+    assert "mkdir -m 700 stage" in call["command"] and "rm -rf /var/lib/heirflow-provision/stage" in call["command"]
+
+
+def openssl(*arguments):
+    return subprocess.run(["openssl", *arguments], capture_output=True, text=True)
+
+
+def test_certificates(deployment):
+    deployment.set(FLOATING_ADDRESS="10.0.0.100/24", DB_ADDRESS="db.example.org")
+    deployment.run("q_first", "h", expect=0)
+    folder = deployment.state / "ca"
+    for usage in ("sslserver", "sslclient"):
+        assert openssl("verify", "-purpose", usage, "-x509_strict", "-CAfile", folder / "ca.crt", folder / "h.crt").returncode == 0
+    for names in (["-checkip", "10.0.0.9"], ["-checkip", "10.0.0.100"], ["-checkhost", "h"], ["-checkhost", "db.example.org"],
+                  ["-checkip", "127.0.0.1"]):
+        assert "does match" in openssl("x509", "-in", folder / "h.crt", "-noout", *names).stdout, names
+    first = (folder / "h.crt").read_bytes()
+    deployment.run("q_first", "h", expect=0)
+    assert (folder / "h.crt").read_bytes() == first
+    deployment.answer(facts={"address": "10.0.0.77"})
+    deployment.run("q_first", "h", expect=0)
+    assert (folder / "h.crt").read_bytes() != first
+    assert "does match" in openssl("x509", "-in", folder / "h.crt", "-noout", "-checkip", "10.0.0.77").stdout
+    assert openssl("verify", "-CAfile", folder / "ca.crt", folder / "h.crt").returncode == 0
+
+
+def test_a_balancer_gets_no_key(deployment):
+    deployment.have("database d 10.0.0.8", "queue q 10.0.0.7")
+    deployment.run("balancer", "h", expect=0)
+    [stage] = deployment.stages()
+    assert not (stage / "host.key").exists() and "PASSWORD" not in (stage / "settings").read_text()
+    assert "patroni=yes" in (stage / "settings").read_text()
+
+
+def test_a_lost_connection(deployment):
+    deployment.answer(lines=["installing something ..."], status=255)
+    output = deployment.run("q_first", "h", expect=1)
+    assert "h: installing something ..." in output and "run this again" in output
+    assert not (deployment.state / "hosts").exists()
+    deployment.answer()
+    deployment.run("q_first", "h", expect=0)
+    assert (deployment.state / "hosts").read_text() == "queue h 10.0.0.9\n"
+
+
+def test_a_failure_on_the_host(deployment):
+    deployment.answer(lines=["failed: the disk is full"], status=1)
+    output = deployment.run("db_first", "h", expect=1)
+    assert "h: failed: the disk is full" in output and "h is no database host yet" in output
+    assert not (deployment.state / "hosts").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_interrupted(deployment, how):
+    deployment.answer(hangs=True)
+    process = subprocess.Popen([PROVISION / "q_first", "h"], env=deployment.environment, stderr=subprocess.DEVNULL)
+    wait_for(deployment.stages, 30, "something sent")
+    process.send_signal(how)
+    assert process.wait(20) == 130
+    wait_for(lambda: list((deployment.folder / "tmp").iterdir()) == [], 10, "its folder gone")
+    assert not (deployment.state / "hosts").exists()
+
+
+def test_number_of_queue_hosts(deployment):
+    for number, said in ((1, "nothing survives its loss"), (2, "the loss of either stops both"), (3, "the loss of 1 does no harm")):
+        deployment.answer(f"q{number}", facts={"address": f"10.0.0.{number}"})
+        assert said in deployment.run("q_first" if number == 1 else "q_later", f"q{number}", expect=0)
+    assert "peers=10.0.0.1\\ 10.0.0.2" in (deployment.stages()[-1] / "settings").read_text()
+
+
+def test_a_database_alone_is_said_to_be_alone(deployment):
+    assert "without Patroni" in deployment.run("db_first", "h", expect=0)
+    deployment.have("database h 10.0.0.9", "queue q 10.0.0.8")
+    output = deployment.run("db_first", "h", expect=0)
+    assert "without Patroni" not in output and "provision/db_later adds a standby" in output
+
+
+def test_remove_a_host_that_is_gone(deployment):
+    deployment.have("queue q1 10.0.0.1", "queue q2 10.0.0.2", "queue h 10.0.0.9")
+    deployment.answer(error="ssh: connect to host h port 22: No route to host")
+    deployment.answer("q1")
+    assert "provision/remove --force h" in deployment.run("remove", "h", expect=1)
+    assert "queue h" in (deployment.state / "hosts").read_text()
+    deployment.run("remove", "--force", "h", expect=0)
+    assert (deployment.state / "hosts").read_text() == "queue q1 10.0.0.1\nqueue q2 10.0.0.2\n"
+    assert "gone=10.0.0.9" in (deployment.stages()[-1] / "settings").read_text()
+
+
+def test_status_needs_hosts_and_names_unreachable_ones(deployment):
+    assert "nothing has been set up yet" in deployment.run("status", expect=1)
+    deployment.have("queue h 10.0.0.9")
+    deployment.answer(error="ssh: connect to host h port 22: No route to host")
+    output = deployment.run("status", expect=1)
+    assert re.search(r"^h +10\.0\.0\.9 +BAD +host +cannot be reached: .*No route to host", output, re.MULTILINE)
+    assert "its hosts are: h" in deployment.run("status", "x", expect=2)
+
+
+def test_how_clients_connect(deployment):
+    deployment.have("database d1 10.0.0.1", "database d2 10.0.0.2", "queue q1 10.0.0.3", "queue q2 10.0.0.4")
+    assert deployment.bash("libpq_connection heirflow").strip() == (
+        "host=10.0.0.1,10.0.0.2 port=5432,5432 dbname=airflow user=heirflow target_session_attrs=read-write "
+        "sslmode=verify-full sslrootcert=/etc/ssl/heirflow/ca.crt connect_timeout=3")
+    assert deployment.bash("sqlalchemy_connection airflow secret psycopg").strip() == (
+        "postgresql+psycopg://airflow:secret@/airflow?host=10.0.0.1:5432&host=10.0.0.2:5432&target_session_attrs=read-write"
+        "&sslmode=verify-full&sslrootcert=/etc/ssl/heirflow/ca.crt&connect_timeout=3")
+    assert deployment.bash("broker_urls news secret heirflow").splitlines() == [
+        "amqps://news:secret@10.0.0.3:5671/heirflow", "amqps://news:secret@10.0.0.4:5671/heirflow"]
+    deployment.set(DB_ADDRESS="db.example.org")
+    assert deployment.bash("libpq_connection heirflow").startswith("host=db.example.org port=5432 dbname=airflow")
+
+
+def test_two_at_once_draw_the_same(deployment):
+    """Two programs that both find nothing yet use one authority and the same secrets afterwards."""
+    for name in ("a", "b"):
+        deployment.answer(name, facts={"address": f"10.0.0.{ord(name)}"})
+    processes = [subprocess.Popen([PROVISION / "db_first", name], env=deployment.environment, stderr=subprocess.DEVNULL)
+                 for name in ("a", "b")]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    lines = (deployment.state / "secrets").read_text().splitlines()
+    assert len({line.split("=")[0] for line in lines}) == len(lines)
+    for name in ("a", "b"):
+        assert openssl("verify", "-CAfile", deployment.state / "ca" / "ca.crt", deployment.state / "ca" / f"{name}.crt").returncode == 0
+    assert len((deployment.state / "hosts").read_text().splitlines()) == 2
+
+
+def test_what_hosts_run_is_complete():
+    """Each program there finds what it sources, for every stage carries both."""
+    assert shutil.which("bash")
+    for path in (PROVISION / "on-host").iterdir():
+        for sourced in re.findall(r"^\. \./(\S+)$", path.read_text(), re.MULTILINE):
+            assert sourced == "settings" or (PROVISION / "on-host" / sourced).exists(), path
+        if path.suffix != ".sh":
+            assert os.access(path, os.X_OK), path
