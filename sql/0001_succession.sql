@@ -161,7 +161,7 @@ language sql stable as $$
     select case
         when is_retired(r.group_name, r.node) then 'retired'
         when not is_live(r, t, at) then 'not seen for a lease'
-        when not r.eligible then coalesce(r.self->>'reason', 'not eligible')
+        when not r.eligible then coalesce(r.self->>'reason', 'has not registered again')
         end
 $$;
 comment on function why_not(roster, throne, timestamptz) is 'what keeps a standby from leading; null for nothing but its place in the line';
