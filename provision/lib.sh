@@ -79,6 +79,21 @@ packages_for() {
     done <"$source_folder/provision/packages"
 }
 
+in_repository() {
+    [[ -e $source_folder/.git ]] && command -v git >/dev/null &&
+        git -C "$source_folder" rev-parse --is-inside-work-tree >/dev/null 2>&1
+}
+
+# Every file of the project: from git where there is a repository, else whatever is no build.
+project_files() {
+    cd "$source_folder" || return
+    if in_repository; then
+        git ls-files
+    else
+        find . -type f -not -path '*/build*/*' -not -path './.git/*' | sed 's,^\./,,'
+    fi
+}
+
 is_installed() { [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
 # Installs what is missing, and neither enables nor starts a service. Debian's maintainer scripts ask policy-rc.d before

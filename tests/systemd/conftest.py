@@ -1,9 +1,12 @@
 """Members as services of real systemds: machines (tests/support/machines.py) that boot from an image of their own, with the
 build under test installed, and a witness as scheduler."""
 import contextlib
+import fcntl
 import json
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -22,6 +25,8 @@ from world import Postgres  # noqa: E402
 LACKING = machines.missing()
 GROUP, DATABASE, LEASE = "beat", "heirflow", 1.0
 UNIT = f"heirflow@{GROUP}"
+SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+EPOCH = "1700000000"  # when the packages say that they were made
 
 
 def pytest_collection_modifyitems(config, items):
@@ -29,12 +34,13 @@ def pytest_collection_modifyitems(config, items):
         if "/systemd/" not in str(item.path):
             continue
         item.add_marker(pytest.mark.timeout(400))  # the image takes two minutes the first time
-        if LACKING:
+        if LACKING and "image" in item.fixturenames:
             item.add_marker(pytest.mark.skip(reason=f"tests/systemd {LACKING}"))
 
 
 @pytest.fixture(scope="session")
 def image():
+    machines.mount_for_ourselves()
     return machines.Image().build()
 
 
@@ -129,7 +135,8 @@ class World:
                            env=wrappers.clean_environment(HEIRFLOW_POSTGRES=self.postgres.dsn(DATABASE)))
 
     def machine(self, name, **more):
-        made = Member(self.lab.host(name), self.image, self.folder / name, [self.installed], [self.witness.folder])
+        layers = [self.installed] if self.installed else []
+        made = Member(self.lab.host(name), self.image, self.folder / name, layers, [self.witness.folder])
         self.members[name] = made
         made.configure(self, **more)
         return made.boot(wait=False)
@@ -172,6 +179,20 @@ class World:
         for member in self.members.values():
             member.remove()
         self.postgres.remove()
+
+
+@pytest.fixture(scope="session")
+def packages(run_folder):
+    """The Debian packages of this tree: {name: path}."""
+    if not shutil.which("dh"):
+        pytest.skip("needs debhelper")
+    folder = run_folder / "packages"
+    with open(run_folder / "packages.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            machines.run(SOURCE / "provision/package", "--no-install", "--output", folder,
+                         env=os.environ | {"SOURCE_DATE_EPOCH": EPOCH})
+    return {path.name.split("_")[0]: path for path in folder.glob("*.deb")}
 
 
 @pytest.fixture

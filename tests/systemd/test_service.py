@@ -6,6 +6,7 @@ import signal
 import processes
 from conftest import GROUP, LEASE, UNIT
 from processes import wait_for
+from test_install import blocks
 
 CRASH = 0.75  # usually 0.02; the machine is small and shared
 
@@ -158,6 +159,29 @@ def test_sandbox(world):
     assert "GREETING=hello" in environment
     assert not re.search(r"(NOTIFY_SOCKET|WATCHDOG_|HEIRFLOW_POSTGRES|LISTEN_)", environment)
     assert status["CapEff"].strip() == status["CapPrm"].strip() == "0" * 16
+
+
+def test_without_root(world):
+    """With the drop-in of docs/install.md."""
+    (_, drop_in), = (block for block in blocks("The unit") if "without root" in block[0])
+    ada = world.machine("ada", unit=drop_in.removeprefix("[Service]\n"))
+    bert = world.machine("bert")
+    world.start_postgres()
+    for member in (ada, bert):
+        member.wait_until_up()
+    ada("chown", "games:", f"/etc/heirflow/{GROUP}.json")
+    ada("chmod", "400", f"/etc/heirflow/{GROUP}.json")
+    ada("systemctl", "start", UNIT)
+    world.until_runs("ada")
+    bert("systemctl", "start", UNIT)
+    world.until_standby(bert)
+    games = ada("id", "--user", "games").stdout.strip()
+    for pid in ada.processes():
+        assert re.search(r"(?m)^Uid:(.*)", open(f"/proc/{pid}/status").read())[1].split() == [games] * 4
+    ada("sh", "-c", f"kill -KILL {ada.main_pid()}")
+    world.until_runs("bert")
+    world.until_standby(ada)
+    assert world.judge("wrapper without root killed") < CRASH
 
 
 def test_two_groups_share_a_machine(world):
