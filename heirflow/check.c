@@ -4,13 +4,17 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,6 +28,7 @@
 
 #define OPEN_MS 5000
 #define CALL_MS 5000
+#define LOOK_UP_S 10 /* for a directory or a user database that hangs */
 
 struct findings {
     int bad;
@@ -108,6 +113,40 @@ static bool find_user(const struct config *config, struct passwd **ret_user, str
     return true;
 }
 
+static void die_with(pid_t parent)
+{
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+}
+
+/* The parent may be a wrapper: its lock and its connections must not live on in a child that hangs, nor may its handlers
+ * run here. */
+static void stand_alone(pid_t parent, int *fd)
+{
+    sigset_t none;
+    (void)dup2(*fd, STDERR_FILENO + 1);
+    *fd = STDERR_FILENO + 1;
+    (void)syscall(SYS_close_range, STDERR_FILENO + 2, ~0U, 0);
+    for (int number = 1; number < NSIG; number++)
+        (void)signal(number, SIG_DFL); /* those that cannot be changed are at their default */
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    die_with(parent);
+    (void)alarm(LOOK_UP_S);
+}
+
+static pid_t fork_blocked(void)
+{
+    sigset_t all, former;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &former);
+    pid_t pid = fork();
+    if (pid != 0)
+        (void)pthread_sigmask(SIG_SETMASK, &former, NULL);
+    return pid;
+}
+
 bool check_command(const struct config *config, const char **command, const char *key, char *ret_path, size_t size,
                    struct error *error)
 {
@@ -116,13 +155,16 @@ bool check_command(const struct config *config, const char **command, const char
     int ends[2];
     if (!find_user(config, &user, error))
         return false;
-    if (pipe(ends) != 0)
+    if (pipe2(ends, O_CLOEXEC) != 0)
         return error_set(error, EXIT_CODE_USAGE, "pipe: %s", strerror(errno));
     (void)fflush(NULL); /* or the child would print what is buffered once more */
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork_blocked();
     if (child == 0) {
-        finding.found = become(config, user, &finding.error) &&
-                        look_up(config, command[0], key, finding.path, sizeof finding.path, &finding.error);
+        stand_alone(parent, &ends[1]);
+        finding.found = become(config, user, &finding.error);
+        die_with(parent); /* a change of user has ended that */
+        finding.found =
+            finding.found && look_up(config, command[0], key, finding.path, sizeof finding.path, &finding.error);
         _exit(write(ends[1], &finding, sizeof finding) == (ssize_t)sizeof finding ? 0 : 1);
     }
     (void)close(ends[1]);
@@ -133,7 +175,10 @@ bool check_command(const struct config *config, const char **command, const char
     if (child > 0)
         (void)waitpid(child, NULL, 0); /* what it found is in the pipe */
     if (length != sizeof finding)
-        return error_set(error, EXIT_CODE_USAGE, "the look-up of command \"%s\" failed", command[0]);
+        return error_set(error, EXIT_CODE_USAGE,
+                         "the look-up of command \"%s\" was killed, or not over within %d s: does its directory hang, or "
+                         "the look-up of users? Try again",
+                         command[0], LOOK_UP_S);
     if (!finding.found)
         *error = finding.error;
     else
