@@ -59,6 +59,7 @@ struct wrapper {
     struct fence *fence;
     struct estate *estate; /* NULL: nothing is inherited */
     int to_prepare;        /* what of ORDER_PREPARE is not done */
+    int64_t prepared_term; /* the latest that began with ORDER_PREPARE */
     bool stops_in_peace;   /* it ran when it was told to stop, and has the time for it */
     struct output *output;
     struct http *http;
@@ -266,7 +267,8 @@ static void adopt_coming(struct wrapper *self)
 
 static void start_scheduler(struct wrapper *self, const struct order *order)
 {
-    adopt_coming(self);
+    if (self->prepared_term != order->term) /* what was inherited lies where the configuration said then */
+        adopt_coming(self);
     const struct succession *succession = &self->succession;
     struct keeper_spec spec = {
         .config = self->config,
@@ -308,6 +310,7 @@ static void prepare(struct wrapper *self, const struct order *order)
     };
     int64_t inherit_ms = succession->lease_ms / 3 < INHERIT_MOST_MS ? succession->lease_ms / 3 : INHERIT_MOST_MS;
     adopt_coming(self);
+    self->prepared_term = order->term;
     self->to_prepare = order->fence + order->inherit;
     if (order->fence)
         fence_begin(self->fence, &term, order->timeout_ms);
@@ -715,7 +718,7 @@ static void on_reload(void *data, struct config *fresh, const struct error *erro
     apply(self, at_once);
     config_free(self->coming);
     self->coming = fresh;
-    bool runs = self->reign != NULL; /* else there is nothing that the new values could not suit */
+    bool runs = self->reign || self->succession.preparing; /* else there is nothing that the new values could not suit */
     if (!runs)
         adopt_coming(self);
     bool none = !at_once && !later && !kept;
@@ -835,6 +838,7 @@ static void close_all(struct wrapper *self)
     uv_close((uv_handle_t *)&self->terminate, NULL);
     uv_close((uv_handle_t *)&self->interrupt, NULL);
     uv_close((uv_handle_t *)&self->hangup, NULL);
+    (void)signal(SIGHUP, SIG_IGN); /* what the loop still waits for shall not end by a rotated log */
     postgres_destroy(self->postgres, on_postgres_closed, self);
 }
 
