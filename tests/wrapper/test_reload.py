@@ -1,7 +1,9 @@
 """SIGHUP: the configuration is read again, and what it changes happens at once, with the next term, or not before a restart."""
+import ctypes
 import json
 import os
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -10,6 +12,7 @@ import pytest
 import processes
 from conftest import wait_for
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 TOKEN, OTHER = "a-token-of-24-characters", "another-token-that-is-long"
 
 
@@ -57,6 +60,24 @@ def post(port, path, token):
         return urllib.request.urlopen(request, timeout=10).status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+@pytest.fixture
+def hung_disk(folder):
+    """A file system that answers nothing."""
+    path = folder / "disk"
+    path.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"NOT TESTED here, there is no FUSE: {error}")
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    if LIBC.mount(b"hung", str(path).encode(), b"fuse", 0, options.encode()):
+        os.close(device)
+        pytest.skip("NOT TESTED here, file systems cannot be mounted: " + os.strerror(ctypes.get_errno()))
+    yield path
+    os.close(device)
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def test_level_of_the_log(wrapper, witness, database):
@@ -224,6 +245,61 @@ def test_while_the_database_is_away(wrapper, witness, own_database):
     assert "applied=scheduler.restart.limit" in reload(ada, scheduler={"restart": {"limit": 1}})
     own_database.server.start()
     wait_until_runs(witness, "ada")
+
+
+def test_a_directory_that_hangs_holds_up_neither_the_last_will_nor_the_next_wrapper(wrapper, witness, database, hung_disk):
+    ada = wrapper("ada", database=database, command=witness.command(), lease_ms=4000)
+    wait_until_runs(witness, "ada")
+    change(ada, scheduler={"directory": str(hung_disk)})
+    hangup(ada)
+    wait_for(lambda: [pid for pid in ada.tree() if processes.command_line(pid)[1:2] == ["run"]], 30, "a child that looks there")
+    beat = database.value("select beat from throne")
+    wait_for(lambda: database.value("select beat from throne") > beat, 30, "renewals going on")
+    ada.kill()
+    ada.wait_for_event("wrapper-died")
+    del ada.configuration["scheduler"]["directory"]
+    ada.start()
+    ada.wait_for_event("scheduler-started", count=2)
+
+
+def test_another_directory_while_the_next_term_is_prepared(wrapper, fenced, folder):
+    """What is inherited goes to where the scheduler then starts, and where it is looked for afterwards."""
+    homes = [folder / name for name in ("old", "new")]
+    for home in homes:
+        home.mkdir()
+    bob = wrapper("bob", database=fenced, fence_role="scheduler_bob", lease_ms=6000)
+    bob.wait_for_event("scheduler-started", 30)
+    ada = wrapper("ada", database=fenced, command=["sh", "-c", "pwd; exec sleep infinity"], fence_role="scheduler_ada",
+                  scheduler={"directory": str(homes[0])}, lease_ms=6000)
+    ada.wait_for_event("standby")
+    stray = fenced.login("bob")
+    processes.send(stray.info.backend_pid, signal.SIGSTOP)  # what the next heir has to see ended
+    try:
+        bob.terminate()
+        ada.wait_for_event("heir")
+        assert "at_next_term=scheduler.directory" in reload(ada, scheduler={"directory": str(homes[1])})
+        assert "scheduler-started" not in ada.events()
+    finally:
+        processes.send(stray.info.backend_pid, signal.SIGCONT)
+    ada.wait_for_event("scheduler-started")
+    assert f"\n{homes[0]}\n" in ada.log() and f"\n{homes[1]}\n" not in ada.log()
+    os.kill(ada.keeper(), signal.SIGKILL)
+    wait_for(lambda: f"\n{homes[1]}\n" in ada.log(), 30, "the next term")
+
+
+def test_a_last_hangup_does_not_end_what_is_still_under_way(wrapper, database, folder):
+    """logrotate's, for instance, while the last hook runs."""
+    flag = folder / "left"
+    ada = wrapper("ada", database=database, hooks={"on_event": [
+        "sh", "-c", f"[ $HEIRFLOW_EVENT != left ] || {{ touch {flag}.begun; while [ ! -e {flag} ]; do sleep 0.01; done; "
+                    f"touch {flag}.done; }}"]})
+    ada.wait_for_event("scheduler-started")
+    ada.terminate()
+    wait_for((folder / "left.begun").exists, 30, "the last hook")
+    hangup(ada)
+    flag.touch()
+    assert ada.wait() == 0
+    assert "hook-dropped" in ada.events() or (folder / "left.done").exists()
 
 
 def test_again_and_again_through_accessions(wrapper, witness, database):
