@@ -213,6 +213,8 @@ static void describe_end(const struct command *self, char *text, size_t size)
         (void)snprintf(text, size, "timed out after %lld ms", (long long)self->timeout_ms);
     else if (self->too_much)
         (void)snprintf(text, size, "wrote more to its standard output than is taken");
+    else if (!self->ended)
+        (void)snprintf(text, size, "does not end although killed");
     else if (WIFSIGNALED(self->status))
         (void)snprintf(text, size, "killed by signal %d (SIG%s)", WTERMSIG(self->status),
                        sigabbrev_np(WTERMSIG(self->status)));
@@ -253,7 +255,7 @@ static int carry_out(struct command *self)
     kill_all(self);
     while (hear(self, &self->words_fd, keep_words) || hear(self, &self->output_fd, keep_output)) {
     }
-    if (!self->timed_out && !self->too_much && WIFEXITED(self->status) && WEXITSTATUS(self->status) == 0)
+    if (self->ended && !self->timed_out && !self->too_much && WIFEXITED(self->status) && WEXITSTATUS(self->status) == 0)
         return EXIT_CODE_OK;
     report(self);
     return EXIT_CODE_NEGATIVE;

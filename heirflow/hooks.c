@@ -78,15 +78,12 @@ static void on_postgres_closed(void *data)
 
 static void end(struct hooks *self)
 {
-    const struct hook *const hooks[] = {&self->node, &self->group};
-    for (int i = 0; i < 2; i++) {
-        size_t left = json_array_size(hooks[i]->queue);
-        if (left > 0)
-            report(self, &(struct hooks_report){.what = "hook-dropped",
-                                                .hook = hooks[i]->key,
-                                                .events = (int64_t)left,
-                                                .reason = "not run in time before this wrapper's end"});
-    }
+    size_t left = json_array_size(self->node.queue); /* the group's is not lost: the next heir goes on with it */
+    if (left > 0)
+        report(self, &(struct hooks_report){.what = "hook-dropped",
+                                            .hook = self->node.key,
+                                            .events = (int64_t)left,
+                                            .reason = "not run in time before this wrapper's end"});
     (void)hook_stop(&self->node);
     (void)hook_stop(&self->group);
     if (self->postgres)

@@ -220,13 +220,25 @@ def test_thousands_of_events_are_told_in_order_and_delay_nothing(wrapper, witnes
 # -- ends -------------------------------------------------------------------------------------------------------------
 
 def test_a_shutdown_waits_two_seconds_and_no_more(wrapper, database, hook):
-    own = hook("own", "#!/bin/sh\n[ $HEIRFLOW_EVENT != abdicated ] || sleep 4733\n")
+    own = hook("own", RECORD.replace("umask", "[ $HEIRFLOW_EVENT != abdicated ] || sleep 4733\numask"))
     ada = wrapper("ada", database=database, hooks={"on_event": own.command})
-    ada.wait_for_event("scheduler-started")
+    own.wait_for("scheduler-started")
     ada.terminate()
     assert ada.wait(20) == 0
     assert 'hook-dropped hook=hooks.on_event events=2 reason="not run in time before this wrapper' in ada.log()
     assert not [pid for pid in processes.descendants(os.getpid()) if "4733" in processes.command_line(pid)]
+
+
+def test_what_a_shutdown_cuts_short_is_for_the_next_heir_to_tell(wrapper, database, hook):
+    group = hook("group", RECORD.replace("umask", "[ $HEIRFLOW_EVENT != acceded ] || [ -e $0.d/go ] || sleep 4735\numask"))
+    ada = wrapper("ada", database=database, hooks={"on_group_event": group.command})
+    wait_for(lambda: [pid for pid in ada.tree() if processes.command_line(pid)[-1:] == ["4735"]], 30, "the hook")
+    ada.terminate()
+    assert ada.wait() == 0
+    assert "hook-dropped" not in ada.events(), ada.log()
+    (group.kept / "go").touch()
+    ada.start()
+    wait_for(lambda: group.names().count("acceded") == 2, 30, lambda: f"{group.names()}\n{ada.log()}")
 
 
 @pytest.mark.parametrize("end", ["kill", "freeze"])
