@@ -317,11 +317,13 @@ def run_hook(name, *arguments, **environment):
 
 def test_mail(folder, wrapper, database):
     stand_in = folder / "sendmail"
-    stand_in.write_text("#!/bin/sh\necho \"$@\" >$0.arguments\ncat >>$0.mail\n")
+    # delivers in the background unless told not to, as Exim and Sendmail do
+    stand_in.write_text("#!/bin/sh\necho \"$@\" >$0.arguments\ncat >$0.$$\n"
+                        "[ $1 = -odi ] || { { sleep 4736; cat $0.$$ >>$0.mail; } & exit 0; }\ncat $0.$$ >>$0.mail\n")
     stand_in.chmod(0o755)
     done = run_hook("mail", "oncall@example.org", "boss@example.org", SENDMAIL=str(stand_in))
     assert done.returncode == 0, done.stderr
-    assert (folder / "sendmail.arguments").read_text() == "-i -t\n"
+    assert (folder / "sendmail.arguments").read_text() == "-odi -i -t\n"
     head, body = (folder / "sendmail.mail").read_text().split("\n\n", 1)
     assert head.isascii() and head.startswith("To: oncall@example.org, boss@example.org\nSubject: ")
     (subject, _), = email.header.decode_header(email.message_from_string(head)["Subject"])
