@@ -17,5 +17,5 @@ struct reload *reload_create(uv_loop_t *loop, const struct config_flags *flags, 
 /* Reads it. Asked for again meanwhile, it reads once more. `config` is the one in force, used during the call only. */
 void reload_ask(struct reload *self, const struct config *config);
 
-/* No callback follows. The loop goes on until a reading under way has ended. */
+/* No callback follows. Waits for no reading: one that hangs ends with the process. Needs one more turn of the loop. */
 void reload_free(struct reload *self);

@@ -262,6 +262,22 @@ def test_a_directory_that_hangs_holds_up_neither_the_last_will_nor_the_next_wrap
     ada.wait_for_event("scheduler-started", count=2)
 
 
+def test_a_configuration_that_hangs_holds_up_nothing_and_no_end(wrapper, witness, database, hung_disk):
+    ada = wrapper("ada", database=database, command=witness.command(), start=False,
+                  environment={"ASAN_OPTIONS": "detect_leaks=0"})  # it would wait for the thread that hangs
+    ada.start()
+    wait_until_runs(witness, "ada")
+    ada.config_path.unlink()
+    ada.config_path.symlink_to(hung_disk / "heirflow.json")
+    for _ in range(3):
+        hangup(ada)
+    beat = database.value("select beat from throne")
+    wait_for(lambda: database.value("select beat from throne") > beat + 3, 30, "renewals going on")
+    ada.terminate()
+    assert ada.wait() == 0
+    assert "left" in ada.events()
+
+
 def test_another_directory_while_the_next_term_is_prepared(wrapper, fenced, folder):
     """What is inherited goes to where the scheduler then starts, and where it is looked for afterwards."""
     homes = [folder / name for name in ("old", "new")]
