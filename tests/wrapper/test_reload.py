@@ -305,17 +305,17 @@ def test_another_directory_while_the_next_term_is_prepared(wrapper, fenced, fold
 
 def test_a_last_hangup_does_not_end_what_is_still_under_way(wrapper, database, folder):
     """logrotate's, for instance, while the last hook runs."""
-    flag = folder / "left"
+    flag = folder / "flag"
     ada = wrapper("ada", database=database, hooks={"on_event": [
-        "sh", "-c", f"[ $HEIRFLOW_EVENT != left ] || {{ touch {flag}.begun; while [ ! -e {flag} ]; do sleep 0.01; done; "
+        "sh", "-c", f"touch {folder}/$HEIRFLOW_EVENT; [ $HEIRFLOW_EVENT != left ] || {{ while [ ! -e {flag} ]; do sleep 0.01; done; "
                     f"touch {flag}.done; }}"]})
-    ada.wait_for_event("scheduler-started")
+    wait_for((folder / "scheduler-started").exists, 30, "the hooks before")
     ada.terminate()
-    wait_for((folder / "left.begun").exists, 30, "the last hook")
+    wait_for((folder / "left").exists, 30, "the last hook")
     hangup(ada)
     flag.touch()
     assert ada.wait() == 0
-    assert "hook-dropped" in ada.events() or (folder / "left.done").exists()
+    assert "hook-dropped" in ada.events() or (folder / "flag.done").exists()
 
 
 def test_again_and_again_through_accessions(wrapper, witness, database):
