@@ -190,7 +190,7 @@ need_scheduler_role() {
     secret=${scheduler_role^^}_PASSWORD
     need_secret "$secret"
     scheduler_password=${!secret}
-    sql_on_primary <<<"set log_statement to none;
+    sql_on_primary <<<"set log_statement to none; set client_min_messages to warning;
         do \$\$ begin
             if not exists (select from pg_roles where rolname = '$scheduler_role') then create role $scheduler_role; end if;
         end \$\$;
