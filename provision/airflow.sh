@@ -264,18 +264,6 @@ on_each() {
     return "$failed"
 }
 
-# After a database or a queue host came or went: Airflow's hosts are told, one after the other.
-refresh_airflow_hosts() {
-    local role one
-    [[ -z ${HEIRFLOW_PROVISION_ALL:-} ]] || return 0 # which does it in the end
-    for role in scheduler worker webserver; do
-        for one in $(hosts_of "$role"); do
-            host=$one
-            set_up_airflow_host "$role" "$one"
-        done
-    done
-}
-
 # -- DAGs: a version is what its content makes it, and lies in AIRFLOW_HOME/dags-versions; AIRFLOW_HOME/dags leads to it
 
 kept_dags() { [[ ! -r $STATE/dags/version ]] || cat "$STATE/dags/version"; }

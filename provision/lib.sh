@@ -479,7 +479,7 @@ broker_urls() {
 
 # usage: set_up_queue_host HOST
 set_up_queue_host() {
-    local own_address peers name
+    local own_address peers name before
     check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
     own_address=${fact[address]}
     peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
@@ -494,8 +494,10 @@ set_up_queue_host() {
     stage_settings own_address peers QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" queue || die "$1 is no queue host yet"
+    before=$(hosts_file)
     remember_host queue "$1" "$own_address"
     say_queue_hosts
+    [[ $before == "$(hosts_file)" ]] || tell_airflow_hosts
 }
 
 # What their number is good for.
@@ -512,7 +514,7 @@ say_queue_hosts() {
 
 # usage: set_up_database_host HOST
 set_up_database_host() {
-    local own_address etcd major='' name packages=(postgresql openssl jq)
+    local own_address etcd major='' name before packages=(postgresql openssl jq)
     etcd=$(addresses_of queue | joined ' ')
     [[ -z $etcd ]] || packages+=(patroni python3-etcd etcd-client)
     check_host "$1" database "${packages[@]}"
@@ -530,12 +532,21 @@ set_up_database_host() {
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" database || die "$1 is no database host yet"
     echo "${result[major]} ${etcd:+patroni}" >"$STATE/postgresql"
+    before=$(hosts_file)
     remember_host database "$1" "$own_address"
     fill_database "${result[leader]}"
     if [[ -z $etcd ]]; then
         say "PostgreSQL runs alone on $1, without Patroni: nothing takes over if it is lost. provision/q_first and q_later give it an etcd; then repeat this"
     elif (($(hosts_of database | wc -l) == 1)); then
         say "one database host: nothing takes over if it is lost; provision/db_later adds a standby"
+    fi
+    [[ $before == "$(hosts_file)" ]] || tell_airflow_hosts
+}
+
+# Airflow's hosts name the database and queue hosts in their settings. provision/all does it in the end.
+tell_airflow_hosts() {
+    if [[ -z ${HEIRFLOW_PROVISION_ALL:-} && -n $(hosts_of scheduler)$(hosts_of worker)$(hosts_of webserver) ]]; then
+        "$source_folder/provision/refresh"
     fi
 }
 
