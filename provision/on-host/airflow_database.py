@@ -1,3 +1,4 @@
+#!/opt/airflow/current/bin/python
 """Brings Airflow's database to this version and makes the user of its web page, one host at a time; nothing if it is done.
 Settings in the environment: DATABASE_DSN, LOCK_HASH, AIRFLOW_ADMIN, AIRFLOW_ADMIN_PASSWORD, and Airflow's own. Prints what it did."""
 import os

@@ -1,3 +1,4 @@
+#!/opt/airflow/current/bin/python
 """Asks a part of Airflow whether it works; exit status 0 says so. usage: airflow_probe job TYPE | web PORT | token PORT
 Settings in the environment: DATABASE_DSN; for token AIRFLOW_ADMIN, AIRFLOW_ADMIN_PASSWORD, AIRFLOW_VERSION."""
 import base64
