@@ -325,10 +325,10 @@ explain_ssh() {
 # shellcheck disable=SC2016  # for the shell there
 as_root_there='$([ "$(id -u)" = 0 ] || echo sudo -n)'
 
-# Looks at a host, changes nothing there, and refuses what cannot work; fills `fact`. usage: check_host HOST ROLE [PACKAGE...]
-check_host() {
-    local to=$1 role=$2 line status=0
-    shift 2
+# Looks at a host and changes nothing there; fills `fact`. usage: look_at HOST [PACKAGE...]
+look_at() {
+    local to=$1 line status=0
+    shift
     # shellcheck disable=SC2029  # the words are for the shell there
     ssh_to "$to" "bash -s -- ${*@Q}" <"$source_folder/provision/on-host/examine" >"$ssh_folder/facts" 2>"$ssh_folder/errors" || status=$?
     ((status != 255)) || explain_ssh "$to" "$ssh_folder/errors"
@@ -337,6 +337,13 @@ check_host() {
     while IFS= read -r line; do
         [[ $line != *=* ]] || fact[${line%%=*}]=${line#*=}
     done <"$ssh_folder/facts"
+}
+
+# Looks at a host and refuses what cannot work. usage: check_host HOST ROLE [PACKAGE...]
+check_host() {
+    local to=$1 role=$2
+    shift 2
+    look_at "$to" "$@"
     case ${fact[system]:-} in
         "debian 12" | "ubuntu 22.04" | "ubuntu 24.04") ;;
         *) die "$to runs ${fact[system]:-something unknown}: it has to be Debian 12, Ubuntu 22.04 or Ubuntu 24.04" ;;

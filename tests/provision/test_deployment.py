@@ -136,7 +136,6 @@ def test_settings_that_cannot_be_read(deployment):
     ("db_later", ["database other 10.0.0.8"], "provision/q_first HOST, then provision/db_first other again"),
     ("db_first", ["database other 10.0.0.8"], "provision/db_later h adds another"),
     ("balancer", [], "provision/db_first HOST"),
-    ("remove", ["queue other 10.0.0.8"], "does not belong to this deployment; its hosts are: other"),
     ("remove", ["database h 10.0.0.9"], "--force"),
     ("remove", ["queue h 10.0.0.9"], "--force")])
 def test_out_of_order(deployment, program, hosts, said):
@@ -320,6 +319,22 @@ def test_remove_a_host_that_is_gone(deployment):
     deployment.run("remove", "--force", "h", expect=0)
     assert (deployment.state / "hosts").read_text() == "queue q1 10.0.0.1\nqueue q2 10.0.0.2\n"
     assert "gone=10.0.0.9" in (deployment.stages()[-1] / "settings").read_text()
+
+
+def test_remove_what_does_not_belong_here(deployment):
+    deployment.have("queue other 10.0.0.8")
+    assert "does not belong to this deployment; its hosts are: other" in deployment.run("remove", "h", expect=1)
+    deployment.answer(facts={"deployment": "somebody-else", "roles": "database"})
+    assert "does not belong to this deployment" in deployment.run("remove", "h", expect=1)
+    assert deployment.stages() == []
+
+
+def test_remove_what_was_only_begun(deployment):
+    deployment.answer(status=1)
+    deployment.run("db_first", "h", expect=1)
+    deployment.answer(facts={"deployment": secrets_of(deployment)["DEPLOYMENT"], "roles": "database"})
+    deployment.run("remove", "--force", "h", expect=0)
+    assert "roles=database" in (deployment.stages()[-1] / "settings").read_text()
 
 
 def test_status_needs_hosts_and_names_unreachable_ones(deployment):

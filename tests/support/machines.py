@@ -57,12 +57,14 @@ def mount_for_ourselves():
 
 
 class Image:
-    """`base`, a Debian of the kind we run on that boots and has nothing else; `repository`, a folder of packages for it."""
+    """`base`, a Debian of the kind we run on that boots and has only what is preinstalled; `repository`, a folder of packages
+    for it."""
 
-    def __init__(self):
+    def __init__(self, preinstalled=(), offered=()):
         codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+        self.preinstalled, self.offered = [*PREINSTALLED, *preinstalled], [*OFFERED, *offered]
         ours = run("dpkg-query", "--show", *(name for name in OFFERED if name.startswith("lib")))  # what builds here asks for
-        recipe = repr((codename, PREINSTALLED, OFFERED, SILENT, ours))
+        recipe = repr((codename, self.preinstalled, self.offered, SILENT, ours))
         self.codename = codename
         self.folder = cache() / f"{codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         self.base, self.repository = self.folder / "base", self.folder / "repository"
@@ -83,7 +85,7 @@ class Image:
         return self
 
     def make_base(self, base):
-        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PREINSTALLED)}",
+        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(self.preinstalled)}",
             "--aptopt=Acquire::Retries \"3\"", self.codename, base)
         for unit in SILENT:
             (base / "etc/systemd/system" / unit).symlink_to("/dev/null")
@@ -96,14 +98,13 @@ class Image:
         (base / "etc/apt/apt.conf.d/90tests").write_text('Acquire::Languages "none";\nAPT::Sandbox::User "root";\n'
                                                          'APT::Install-Recommends "false";\n')
 
-    @staticmethod
-    def make_repository(base, repository):
+    def make_repository(self, base, repository):
         """What our own apt-get would fetch if it were that base."""
         (repository / "partial").mkdir(parents=True)
         subprocess.run(["apt-get", "-qq", "update"], capture_output=True)  # those that are there will do
         run("apt-get", "--yes", "-qq", "--download-only", "--no-install-recommends", "-o", "Debug::NoLocking=1",
             "-o", f"Dir::State::status={base}/var/lib/dpkg/status", "-o", f"Dir::Cache::archives={repository}",
-            "-o", "APT::Sandbox::User=root", "install", *OFFERED)
+            "-o", "APT::Sandbox::User=root", "install", *self.offered)
         (repository / "partial").rmdir()
         index(repository)
 
@@ -116,10 +117,10 @@ def index(repository):
 class Machine:
     """A host of the lab with a systemd of its own; machine("systemctl", "status") runs a command on it."""
 
-    def __init__(self, host, image, folder, layers=(), binds=()):
+    def __init__(self, host, image, folder, layers=(), binds=(), options=()):
         self.host, self.name, self.folder = host, host.name, pathlib.Path(folder)
         self.root, self.console = self.folder / "root", self.folder / "console"
-        self.binds = [f"--bind-ro={image.repository}:/repository", *(f"--bind={path}" for path in binds)]
+        self.binds = [f"--bind-ro={image.repository}:/repository", *(f"--bind={path}" for path in binds), *options]
         self.process = None
         for name in ("root", "upper", "work"):
             (self.folder / name).mkdir(parents=True)

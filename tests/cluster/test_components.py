@@ -1,0 +1,260 @@
+"""Databases, queue hosts and balancers on real hosts: set up, broken, mended, changed; and what is shut to whom."""
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import time
+
+import pika
+import psycopg2
+import pytest
+
+from cluster_hosts import Writer
+from processes import wait_for
+
+QUEUES, DATABASES, BALANCERS = ("q1", "q2", "q3"), ("d1", "d2"), ("b1", "b2")
+FAILOVER, STANDBY_LOST, BALANCER_LOST = 16, 8, 6  # seconds without commits
+
+
+@pytest.fixture(scope="session")
+def deployment(cluster):
+    """Everything, set up once; a database that ran alone at first has kept its content."""
+    for name in (*QUEUES, *DATABASES, *BALANCERS):
+        cluster.node(name)
+    assert "without Patroni" in cluster("db_first", "d1")
+    with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("create table kept as select 42 as answer")
+    cluster("q_first", "q1")
+    for name in QUEUES[1:]:
+        cluster("q_later", name)
+    cluster("db_first", "d1")
+    with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select answer from kept")
+        assert cursor.fetchall() == [(42,)]
+    cluster("db_later", "d2")
+    for name in BALANCERS:
+        cluster("balancer", name)
+    return cluster
+
+
+@pytest.fixture
+def fine(deployment):
+    deployment.wait_until_fine()
+    yield deployment
+    deployment.lab.heal()
+
+
+def test_everything_is_there_and_a_second_run_changes_nothing(fine):
+    told = fine("status")
+    for line in ("leader, 3 members", "3 of 3 brokers run", "sync standby", "has the floating address"):
+        assert line in told
+    for program, name in (("q_first", "q1"), ("q_later", "q3"), ("db_first", "d1"), ("db_later", "d2"), ("balancer", "b2")):
+        output = fine(program, name)
+        assert "nothing had to be changed" in output and not any(
+            word in output for word in ("wrote", "started", "made", "gave")), output
+
+
+def test_nothing_secret_is_left_on_the_way(fine):
+    for node in fine.nodes.values():
+        assert node("ls", "/var/lib/heirflow-provision").stdout.split() == sorted(
+            set(node("ls", "/var/lib/heirflow-provision").stdout.split()) - {"stage"})
+        assert fine.secret("DB_PASSWORD") not in node("ps", "axww", "-o", "args").stdout
+
+
+def test_who_is_let_in(fine):
+    cluster = fine
+    address = cluster.nodes["d1"].address
+    for refused in ({"sslmode": "disable"}, {"user": "postgres"}, {"password": "wrong"}):
+        with pytest.raises(psycopg2.OperationalError):
+            cluster.connect(**refused)
+    with cluster.lab.switch.inside():
+        for port in (5672, 15672):
+            with pytest.raises(OSError):
+                socket.create_connection((cluster.nodes["q1"].address, port), 3)
+    with pytest.raises(pika.exceptions.AMQPError):  # of the news, to the tasks
+        cluster.broker("q1", "heirflow", "NEWS_QUEUE_PASSWORD", "airflow")
+    with contextlib.closing(cluster.broker("q1", "heirflow", "NEWS_QUEUE_PASSWORD", "heirflow")) as connection:
+        connection.channel().exchange_declare("heirflow.news", "topic", durable=True)
+        own = connection.channel()
+        own.queue_bind(own.queue_declare("", exclusive=True).method.queue, "heirflow.news", "#")
+        for name in ("elsewhere",):
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+                connection.channel().queue_declare(name)
+
+    def curl(*arguments):
+        return subprocess.run(["nsenter", f"--net={cluster.lab.switch.path}", "curl", "--silent", "--max-time", "5",
+                               "--cacert", cluster.state / "ca" / "ca.crt", *arguments], capture_output=True, text=True)
+    assert curl(f"https://{cluster.nodes['q1'].address}:2379/health").returncode != 0, "etcd without a certificate"
+    answer = curl("--output", "/dev/null", "--write-out", "%{http_code}", "--request", "POST", f"https://{address}:8008/restart")
+    assert answer.stdout in ("401", "403"), "Patroni without a password"
+
+
+def test_the_primary_loses_power(fine):
+    writer = Writer(fine)
+    writer.start()
+    writer.has_written_for(2)
+    lost = fine.leader()
+    lost.power_off()
+    wait_for(lambda: fine_or_none(fine) not in (None, lost), 60, "another primary")
+    writer.has_written_for(3)
+    assert writer.end() < FAILOVER
+    assert " BAD " in fine("status", expect=1)
+    lost.start()
+    assert "sync standby" in fine.wait_until_fine(*DATABASES)
+
+
+def fine_or_none(cluster):
+    try:
+        return cluster.leader()
+    except psycopg2.Error:
+        return None
+
+
+def test_the_standby_loses_power(fine):
+    writer = Writer(fine)
+    writer.start()
+    writer.has_written_for(2)
+    standby = next(fine.nodes[name] for name in DATABASES if fine.nodes[name] is not fine.leader())
+    standby.power_off()
+    time.sleep(0.5)
+    writer.has_written_for(3)
+    assert writer.end() < STANDBY_LOST
+    standby.start()
+    fine.wait_until_fine(*DATABASES)
+
+
+@pytest.mark.parametrize("how", ["cut off", "Patroni frozen"])
+def test_a_former_primary_acknowledges_nothing_any_more(fine, how):
+    """What Heirflow's promise asks of its database."""
+    old = fine.leader()
+    beside_it = Writer(fine, inside=old.host.namespace, host=old.address, port="5432", options="-c statement_timeout=0",
+                       tcp_user_timeout="60000")
+    beside_it.start()
+    beside_it.has_written_for(2)
+    patroni = old.our_pid(int(old.show("patroni", "MainPID")))
+    if how == "cut off":
+        fine.lab.isolate([old.name])
+    else:
+        subprocess.run(["kill", "-STOP", str(patroni)], check=True)
+    try:
+        new = next(fine.nodes[name] for name in DATABASES if fine.nodes[name] is not old)
+        wait_for(lambda: accepts_writes(fine, new), 60, "another primary")
+        promoted, acknowledged = time.monotonic(), len(beside_it.acknowledged)
+        assert beside_it.last < promoted
+        wait_for(lambda: time.monotonic() > promoted + 5, 10, "some seconds")
+        assert len(beside_it.acknowledged) == acknowledged, "the former primary has acknowledged a commit"
+    finally:
+        fine.lab.heal()
+        subprocess.run(["kill", "-CONT", str(patroni)], check=False)
+    beside_it.end()
+    fine.wait_until_fine(*DATABASES)
+
+
+def accepts_writes(cluster, node):
+    try:
+        with contextlib.closing(cluster.connect(host=node.address, port="5432")) as connection:
+            connection.cursor().execute("create table if not exists accepted (n int); insert into accepted values (1)")
+        return True
+    except psycopg2.Error:
+        return False
+
+
+def test_each_queue_host_loses_power_in_turn(fine):
+    with contextlib.closing(fine.broker("q1")) as connection:
+        channel = connection.channel()
+        channel.queue_declare("tasks", durable=True)
+    for number, name in enumerate(QUEUES):
+        others = [other for other in QUEUES if other != name]
+        wait_for(lambda: copies_are_in_step(fine.nodes[others[0]]), 60, "copies of the queue")
+        fine.nodes[name].power_off()
+        writer = Writer(fine)
+        writer.start()
+        wait_for(lambda: publishes(fine, others[0], number), 40, "a broker that takes tasks")
+        writer.has_written_for(2)
+        assert writer.end() < 6, "the database has noticed"
+        fine.nodes[name].start()
+        fine.wait_until_fine(*QUEUES)
+    with contextlib.closing(fine.broker("q3")) as connection:
+        channel = connection.channel()
+        bodies = {channel.basic_get("tasks", auto_ack=True)[2] for _ in QUEUES}
+    assert bodies == {b"0", b"1", b"2"}
+
+
+def copies_are_in_step(node):
+    listed = node("rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "--vhost", "airflow", "name",
+                  "slave_pids", "synchronised_slave_pids", check=None)
+    return listed.returncode == 0 and listed.stdout.count("<") == 4
+
+
+def publishes(cluster, name, number):
+    try:
+        with contextlib.closing(cluster.broker(name)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", "tasks", str(number).encode(), pika.BasicProperties(delivery_mode=2), mandatory=True)
+        return True
+    except (pika.exceptions.AMQPError, OSError):
+        return False
+
+
+def test_a_queue_host_with_a_new_disk(fine):
+    fine.node("q2")
+    assert "ssh-keygen -R q2" in fine("q_later", "q2", expect=1)
+    fine.forget_keys("q2")
+    output = fine("q_later", "q2")
+    assert "3 running" in output and "3 members" in output
+    fine.wait_until_fine(*QUEUES)
+
+
+def test_a_database_host_with_a_new_disk(fine):
+    standby = next(name for name in DATABASES if fine.nodes[name] is not fine.leader())
+    fine.node(standby)
+    fine.forget_keys(standby)
+    assert "sync standby" in fine("db_later", standby)
+    fine.wait_until_fine(*DATABASES)
+
+
+def test_the_floating_address_moves(fine):
+    def through_it(**more):
+        return fine.connect(host=fine.floating, port="5432", **more)
+    through_it().close()
+    fine.broker(None, address=fine.floating).close()
+    holder = next(fine.nodes[name] for name in BALANCERS
+                  if fine.floating in fine.nodes[name]("ip", "-4", "address").stdout)
+    writer = Writer(fine, host=fine.floating, port="5432")
+    writer.start()
+    writer.has_written_for(2)
+    holder.power_off()
+    time.sleep(0.5)
+    writer.has_written_for(3)
+    assert writer.end() < BALANCER_LOST
+    holder.start()
+    fine.wait_until_fine(*BALANCERS)
+
+
+def test_out_and_in_again(fine):
+    leader = fine.leader().name
+    assert "handed the database over" in fine("remove", leader)
+    assert leader not in fine("status", expect=0)
+    assert "sync standby" in fine("db_later", leader)
+    assert "two queue hosts" in fine("remove", "q3")
+    fine.wait_until_fine()
+    assert "3 members" in fine("q_later", "q3")
+    fine.wait_until_fine()
+
+
+def test_interrupted_anywhere_and_completed(fine):
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    for program, name in (("q_later", "q3"), ("db_later", next(d for d in DATABASES if fine.nodes[d] is not fine.leader()))):
+        fine("remove", name)
+        for _ in range(2):
+            process = fine.begin(program, name)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(dice.uniform(1, 20))
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        fine(program, name)
+    fine.wait_until_fine()
