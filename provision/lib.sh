@@ -186,6 +186,9 @@ read_settings() {
     [[ -z $FLOATING_ADDRESS || $FLOATING_ADDRESS =~ ^[0-9.]+/[0-9]+$ ]] || wrong_usage "FLOATING_ADDRESS in $file: an address with its prefix, such as 10.0.0.100/24"
     [[ -z $DB_ADDRESS || $DB_ADDRESS =~ ^[A-Za-z0-9.-]+$ ]] || wrong_usage "DB_ADDRESS in $file: a name or an address"
     [[ $STATE == /* ]] || wrong_usage "STATE in $file: the full path of a folder"
+    for name in ssh openssl tar flock; do
+        command -v "$name" >/dev/null || die "this needs $name; on Debian: apt-get install $(packages_for deploy | joined ' ')"
+    done
     trap end_deployment EXIT
     trap 'exit 130' INT TERM HUP
     ssh_folder=$(mktemp --directory --tmpdir heirflow-ssh.XXXXXX) # short, for sockets

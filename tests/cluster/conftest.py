@@ -21,6 +21,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def image():
+    machines.mount_for_ourselves()
     return machines.Image(PREINSTALLED, OFFERED).build()
 
 
