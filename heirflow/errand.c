@@ -110,14 +110,14 @@ static void on_look(uv_timer_t *timer)
 static json_t *pack_spec(const struct errand_spec *spec)
 {
     json_t *command = json_array();
-    for (const char **argument = spec->command; *argument; argument++)
+    for (const char **argument = spec->command; argument && *argument; argument++)
         (void)json_array_append_new(command, json_string(*argument)); /* the configuration was UTF-8 */
-    return json_pack("{s:o, s:s, s:o, s:s*, s:s*, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:I}", "command", command, "key",
-                     spec->key, "environment", spec->environment ? json_incref(spec->environment) : json_object(),
-                     "directory", spec->directory, "user", spec->user, "group", spec->group, "node", spec->node, "seat",
-                     spec->seat, "term", (json_int_t)spec->term, "parent", (int)getpid(), "timeout_ms",
-                     (json_int_t)spec->timeout_ms, "input", spec->input != NULL, "output_most",
-                     (json_int_t)spec->output_most);
+    return json_pack("{s:o, s:s*, s:s, s:o, s:s*, s:s*, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:I}", "command", command,
+                     "body", spec->body, "key", spec->key, "environment",
+                     spec->environment ? json_incref(spec->environment) : json_object(), "directory", spec->directory,
+                     "user", spec->user, "group", spec->group, "node", spec->node, "seat", spec->seat, "term",
+                     (json_int_t)spec->term, "parent", (int)getpid(), "timeout_ms", (json_int_t)spec->timeout_ms, "input",
+                     spec->input != NULL, "output_most", (json_int_t)spec->output_most);
 }
 
 /* In memory, since the environment may hold secrets. */

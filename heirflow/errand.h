@@ -14,7 +14,8 @@
 #include "error.h"
 
 struct errand_spec {
-    const char **command; /* argv, NULL-terminated */
+    const char **command; /* argv, NULL-terminated; or NULL, and */
+    const char *body;     /* the name of one of those given to errand_main, which spares an exec */
     const char *key;      /* of the configuration, that names the command; for error texts */
     json_t *environment;  /* object of strings, null for a variable less, or NULL: added to the wrapper's, less what is the
                              wrapper's alone */
@@ -46,5 +47,12 @@ bool errand_start(uv_loop_t *loop, const struct errand_spec *spec, errand_end_cb
 /* Kills it and all it has forked; on_end does not run. The loop stays alive until that is done. NULL is fine. */
 void errand_cancel(struct errand *self);
 
-/* The body of `heirflow errand`, the hidden command between wrapper and command. Returns its exit code. */
-int errand_main(void);
+/* What runs as a command would, in a process of its own, but is our own code. */
+struct errand_body {
+    const char *name;
+    int (*run)(void); /* returns the exit status */
+};
+
+/* The body of `heirflow errand`, the hidden command between wrapper and command; the list ends with a NULL name. Returns
+ * its exit code. */
+int errand_main(const struct errand_body *bodies);

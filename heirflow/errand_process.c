@@ -27,6 +27,7 @@
 struct command {
     json_t *text; /* of the spec, which points into it */
     struct scheduler_spec spec;
+    const char *body;
     int64_t timeout_ms, output_left;
     int parent, has_input;
     bool keeps_output;
@@ -142,11 +143,11 @@ static bool read_spec(struct command *self)
     json_int_t term, timeout_ms, output_most;
     self->text = json_loadfd(SPEC_FD, 0, NULL);
     if (!self->text ||
-        json_unpack(self->text, "{s:o, s:s, s:o, s?:s, s?:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:I}", "command",
-                    &self->spec.command, "key", &self->spec.key, "environment", &self->spec.environment, "directory",
-                    &self->spec.directory, "user", &self->spec.user, "group", &self->spec.group, "node", &self->spec.node,
-                    "seat", &self->spec.seat, "term", &term, "parent", &self->parent, "timeout_ms", &timeout_ms, "input",
-                    &self->has_input, "output_most", &output_most) < 0)
+        json_unpack(self->text, "{s:o, s?:s, s:s, s:o, s?:s, s?:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:I}", "command",
+                    &self->spec.command, "body", &self->body, "key", &self->spec.key, "environment",
+                    &self->spec.environment, "directory", &self->spec.directory, "user", &self->spec.user, "group",
+                    &self->spec.group, "node", &self->spec.node, "seat", &self->spec.seat, "term", &term, "parent",
+                    &self->parent, "timeout_ms", &timeout_ms, "input", &self->has_input, "output_most", &output_most) < 0)
         return false;
     self->spec.term = term;
     self->spec.leaf = "";
@@ -184,7 +185,23 @@ static bool make_pipe(int *ret_read_fd, int *ret_write_fd)
     return true;
 }
 
-static bool start(struct command *self)
+/* Ours is fork's child: after exec it would be the same program again, only later. */
+static void carry_on(struct command *self, const struct errand_body *bodies, pid_t parent, struct error *error)
+{
+    if (!self->body) {
+        (void)scheduler_become(&self->spec, parent, error);
+        return;
+    }
+    while (bodies->name && strcmp(bodies->name, self->body) != 0)
+        bodies++;
+    (void)prctl(PR_SET_NAME, self->body);
+    if (!bodies->name)
+        (void)error_set(error, EXIT_CODE_NEGATIVE, "this version has no errand called %s", self->body);
+    else if (scheduler_pose(&self->spec, parent, error))
+        _exit(bodies->run());
+}
+
+static bool start(struct command *self, const struct errand_body *bodies)
 {
     cleanup_fd int words_fd = -1, output_fd = -1;
     struct error error;
@@ -200,7 +217,7 @@ static bool start(struct command *self)
         return self->pid > 0;
     (void)dup2(output_fd, STDOUT_FILENO);
     (void)dup2(words_fd, STDERR_FILENO);
-    (void)scheduler_become(&self->spec, us, &error);
+    carry_on(self, bodies, us, &error);
     fprintf(stderr, "%s\n", error.text);
     _exit(127);
 }
@@ -240,14 +257,14 @@ static void report(struct command *self)
     (void)!write(REPORT_FD, text, strlen(text)); /* it fits a pipe; the wrapper may be gone */
 }
 
-static int carry_out(struct command *self)
+static int carry_out(struct command *self, const struct errand_body *bodies)
 {
     if (!read_spec(self)) {
         fputs("heirflow errand: started by `heirflow run` only, never by hand\n", stderr);
         return EXIT_CODE_USAGE;
     }
     (void)close(SPEC_FD);
-    if (!guard(self) || !start(self)) {
+    if (!guard(self) || !start(self, bodies)) {
         dprintf(REPORT_FD, "cannot be started: %s", strerror(errno));
         return EXIT_CODE_NEGATIVE;
     }
@@ -261,11 +278,11 @@ static int carry_out(struct command *self)
     return EXIT_CODE_NEGATIVE;
 }
 
-int errand_main(void)
+int errand_main(const struct errand_body *bodies)
 {
     struct command self = {.signals_fd = -1, .words_fd = -1, .output_fd = -1};
     (void)prctl(PR_SET_DUMPABLE, 0); /* the environment may hold the password, which the command does not get */
-    int code = carry_out(&self);
+    int code = carry_out(&self, bodies);
     json_decref(self.text);
     return code;
 }

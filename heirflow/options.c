@@ -38,17 +38,12 @@ static int run_migrate(const struct config *config, const struct options *option
 
 static int run_errand(const struct options *options)
 {
-    return errand_main();
-}
-
-static int run_estate_read(const struct options *options)
-{
-    return estate_files_read_main();
-}
-
-static int run_estate_write(const struct options *options)
-{
-    return estate_files_write_main();
+    static const struct errand_body bodies[] = {
+        {"estate-read", estate_files_read_main},
+        {"estate-write", estate_files_write_main},
+        {0},
+    };
+    return errand_main(bodies);
 }
 
 static int run_output(const struct options *options)
@@ -176,20 +171,6 @@ const struct command commands[] = {
      .exit_codes = "0, 2 no such command",
      .example = "heirflow help status",
      .run_bare = commands_help},
-    {.name = "estate-read",
-     .purpose = "Copies what the next heir inherits; started by `heirflow run`.",
-     .letters = "",
-     .exit_codes = "0",
-     .example = "heirflow run",
-     .hidden = true,
-     .run_bare = run_estate_read},
-    {.name = "estate-write",
-     .purpose = "Puts what was inherited in place; started by `heirflow run`.",
-     .letters = "",
-     .exit_codes = "0",
-     .example = "heirflow run",
-     .hidden = true,
-     .run_bare = run_estate_write},
     {.name = "keeper",
      .purpose = "The process between wrapper and scheduler; started by `heirflow run`.",
      .letters = "",

@@ -202,6 +202,12 @@ static bool prepare(const struct scheduler_spec *spec, pid_t parent, struct erro
     return true;
 }
 
+static void shed(unsigned first_fd)
+{
+    (void)syscall(SYS_close_range, first_fd, ~0U, 0);
+    reset_signals();
+}
+
 /* Descriptors from first_fd on are closed; all are close-on-exec, this is for those that should be. */
 static bool execute(const struct scheduler_spec *spec, unsigned first_fd, struct error *error)
 {
@@ -211,14 +217,21 @@ static bool execute(const struct scheduler_spec *spec, unsigned first_fd, struct
         return error_set(error, EXIT_CODE_NEGATIVE, "no %s to execute", spec->key);
     for (size_t i = 0; i < count; i++)
         argv[i] = (char *)json_string_value(json_array_get(spec->command, i));
-    (void)syscall(SYS_close_range, first_fd, ~0U, 0);
-    reset_signals();
+    shed(first_fd);
     return execute_in_path(spec->key, argv, error);
 }
 
 bool scheduler_become(const struct scheduler_spec *spec, pid_t parent, struct error *error)
 {
     return prepare(spec, parent, error) && execute(spec, STDERR_FILENO + 1, error);
+}
+
+bool scheduler_pose(const struct scheduler_spec *spec, pid_t parent, struct error *error)
+{
+    if (!prepare(spec, parent, error))
+        return false;
+    shed(STDERR_FILENO + 1);
+    return true;
 }
 
 static bool become_scheduler(const struct scheduler_spec *spec, pid_t keeper, int hello_fd, const void *hello,

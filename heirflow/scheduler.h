@@ -25,6 +25,9 @@ struct scheduler_spec {
  * the scheduler, and no other descriptors. Returns only if that fails. */
 bool scheduler_become(const struct scheduler_spec *spec, pid_t parent, struct error *error);
 
+/* The same without the command: this process goes on, for one of ours that runs as the scheduler would. */
+bool scheduler_pose(const struct scheduler_spec *spec, pid_t parent, struct error *error);
+
 /* Forks. The child sends `hello` on hello_fd (the kernel adds its pid), prepares itself and executes the command. *ret_fd
  * then reads as empty (exec has succeeded) or as one text that says what failed. */
 bool scheduler_spawn(const struct scheduler_spec *spec, int hello_fd, const void *hello, size_t hello_size, pid_t *ret_pid,

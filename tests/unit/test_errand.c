@@ -214,7 +214,7 @@ static void one_ended_from_outside_is_lost(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[0], "heirflow") == 0 && strcmp(argv[1], "errand") == 0)
-        return errand_main();
+        return errand_main(&(const struct errand_body){0});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_end_is_told_with_the_last_words),
         cmocka_unit_test(what_cannot_be_executed_is_named),

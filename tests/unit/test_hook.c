@@ -123,7 +123,7 @@ static void a_hook_taken_out_of_the_configuration_runs_no_more(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[0], "heirflow") == 0 && strcmp(argv[1], "errand") == 0)
-        return errand_main();
+        return errand_main(&(const struct errand_body){0});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_order_and_one_at_a_time),
         cmocka_unit_test(the_oldest_go_when_too_many_wait),
