@@ -176,7 +176,7 @@ const struct config_key config_keys[] = {
                        "once."),
     KEY("scheduler.estate", CONFIG_LIST, scheduler.estate, .most = 3900, .has_twin = true, .valid = is_estate,
         .expected = "the path of a file",
-        .description = "Small files that the next heir gets before it starts the scheduler, at most 16 MiB each, such as "
+        .description = "Small files that the next heir gets before it starts the scheduler, at most 16 MiB together, such as "
                        "celery beat's schedule. They are copied together, as scheduler.user. A path without / at its "
                        "beginning is below scheduler.directory, which need not be the same on every node. See "
                        "operating.md. Empty: nothing."),

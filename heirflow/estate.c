@@ -14,9 +14,12 @@
 #include "succession.h"
 
 #define COPY_MS 10000 /* of a copy at the interval, which nobody waits for */
-#define OUTPUT_MOST (1 << 30)
+#define READY_MS 2000
+#define RATE 100 /* bytes a millisecond on the average, for they all pass through the database's log */
+#define OUTPUT_MOST (ESTATE_BYTES_MAX / 3 * 4 + (1 << 20))
+#define FAULT_SIZE sizeof((struct error){0}.text)
 
-enum work { IDLE, FETCHING, WRITING, READING, STORING };
+enum work { IDLE, FETCHING, WRITING, MARKING, READING, STORING };
 
 struct estate {
     uv_loop_t *loop;
@@ -29,14 +32,18 @@ struct estate {
     json_t *paths;
     char *paths_text;
     int64_t member_id, term;
-    char incarnation[SUCCESSION_UUID];
+    char incarnation[SUCCESSION_UUID], origin[SUCCESSION_UUID];
+    int64_t copies;  /* of this term: a store that arrives late must not pass for a newer one */
+    int64_t rest_ms; /* after the copy stored last */
+    bool marked;     /* this node's files, with this term */
     enum work work;
     bool inheriting, watching, settling;
     int64_t until_ms; /* of the work under way */
     char known[80];   /* checksum of the copy stored last */
     char taken[80];   /* of the one being stored */
-    char *files;      /* that one */
-    char last_fault[sizeof((struct error){0}.text)];
+    int64_t taken_bytes;
+    char *files; /* that one */
+    char last_fault[FAULT_SIZE];
     bool missing_told;
 };
 
@@ -65,15 +72,26 @@ static void report(struct estate *self, const char *event, enum log_level level,
             .event = event, .level = level, .reason = reason, .news = news, .data = data, .term = self->term});
 }
 
-static void drop_work(struct estate *self)
+static void end_work(struct estate *self)
 {
     errand_cancel(self->errand);
     self->errand = NULL;
-    postgres_drop(self->postgres);
     free(self->files);
     self->files = NULL;
     self->work = IDLE;
     (void)uv_timer_stop(&self->timer);
+}
+
+static void drop_work(struct estate *self)
+{
+    postgres_drop(self->postgres);
+    end_work(self);
+}
+
+static void wake_for_copy(struct estate *self)
+{
+    int64_t interval_ms = self->config->scheduler.estate_interval_ms;
+    wake_in(self, interval_ms > self->rest_ms ? interval_ms : self->rest_ms);
 }
 
 /* Whoever waits for the end of this work hears of it. */
@@ -83,7 +101,7 @@ static void finish(struct estate *self)
     self->inheriting = self->settling = false;
     drop_work(self);
     if (self->watching)
-        wake_in(self, self->config->scheduler.estate_interval_ms);
+        wake_for_copy(self);
     if (inheriting)
         self->callbacks.on_inherited(self->callbacks.data);
     if (settling)
@@ -113,13 +131,11 @@ static void succeed(struct estate *self, const char *event, enum log_level level
 static void on_written(void *data, const struct errand_end *end);
 static void on_read(void *data, const struct errand_end *end);
 
-static void start_errand(struct estate *self, const char *command, const char *input, size_t input_size,
-                         errand_end_cb *on_end)
+static void start_errand(struct estate *self, const char *body, const char *input, size_t input_size, errand_end_cb *on_end)
 {
     struct error error;
-    const char *argv[] = {"/proc/self/exe", command, NULL};
     const struct errand_spec spec = {
-        .command = argv,
+        .body = body,
         .key = "scheduler.estate",
         .directory = self->config->scheduler.directory,
         .user = self->config->scheduler.user,
@@ -136,6 +152,17 @@ static void start_errand(struct estate *self, const char *command, const char *i
         fail(self, error.text);
 }
 
+static void note_mark(struct estate *self, const json_t *answer)
+{
+    char text[FAULT_SIZE];
+    const char *fault = json_string_value(json_object_get(answer, "mark_fault"));
+    if (fault && !self->marked) {
+        (void)snprintf(text, sizeof text, "files are not marked as this node's own: %.900s", fault);
+        report(self, "estate-failed", LOG_ERROR, text, true, NULL);
+    }
+    self->marked = true;
+}
+
 /* The first line of what it wrote. */
 static json_t *read_answer(struct estate *self, const struct errand_end *end)
 {
@@ -146,6 +173,8 @@ static json_t *read_answer(struct estate *self, const struct errand_end *end)
     }
     json_t *answer = json_loadb(end->output, end->output_size, JSON_DISABLE_EOF_CHECK, NULL);
     const char *fault = json_string_value(json_object_get(answer, "fault"));
+    if (answer && (self->work == READING || self->work == MARKING))
+        note_mark(self, answer);
     if (answer && !fault)
         return answer;
     fail(self, fault ? fault : "no answer of a child process");
@@ -154,6 +183,15 @@ static json_t *read_answer(struct estate *self, const struct errand_end *end)
 }
 
 /* ---- storing */
+
+static void note_origin(struct estate *self, const char *origin)
+{
+    if (!origin || strlen(origin) >= sizeof self->origin)
+        return;
+    if (!self->origin[0])
+        self->marked = false;
+    memcpy(self->origin, origin, strlen(origin) + 1);
+}
 
 static void on_stored(void *data, const PGresult *result, const char *warning, const struct error *error)
 {
@@ -166,16 +204,20 @@ static void on_stored(void *data, const PGresult *result, const char *warning, c
         return;
     }
     memcpy(self->known, self->taken, sizeof self->known);
+    self->rest_ms = self->taken_bytes / RATE;
+    note_origin(self, json_string_value(json_object_get(reply, "origin")));
     succeed(self, "estate-stored", self->settling ? LOG_INFO : LOG_DEBUG, false, NULL);
 }
 
 static void store(struct estate *self)
 {
-    char member[24], term[24];
+    char member[24], term[24], copy[24];
     (void)snprintf(member, sizeof member, "%" PRId64, self->member_id);
     (void)snprintf(term, sizeof term, "%" PRId64, self->term);
-    const char *const values[] = {self->config->group, member, self->incarnation, term, self->config->node, self->files};
-    postgres_query(self->postgres, "select store_estate($1, $2, $3, $4, $5, $6)", 6, values, left_ms(self), on_stored,
+    (void)snprintf(copy, sizeof copy, "%" PRId64, ++self->copies);
+    const char *const values[] = {self->config->group, member, self->incarnation, term,
+                                  self->config->node,  copy,   self->files};
+    postgres_query(self->postgres, "select store_estate($1, $2, $3, $4, $5, $6, $7)", 7, values, left_ms(self), on_stored,
                    self);
 }
 
@@ -205,6 +247,7 @@ static void on_read(void *data, const struct errand_end *end)
     if (!answer)
         return;
     const char *checksum = json_string_value(json_object_get(answer, "checksum"));
+    self->taken_bytes = json_integer_value(json_object_get(answer, "bytes"));
     if (json_integer_value(json_object_get(answer, "count")) == 0) {
         if (!self->missing_told)
             report(self, "estate-missing", LOG_INFO, NULL, false, NULL);
@@ -218,14 +261,29 @@ static void on_read(void *data, const struct errand_end *end)
     }
 }
 
-static void begin_read(struct estate *self, bool still, int64_t limit_ms)
+static void on_marked(void *data, const struct errand_end *end)
 {
-    cleanup_json json_t *request = json_pack("{s:O, s:b, s:s}", "paths", self->paths, "still", still, "known", self->known);
+    struct estate *self = data;
+    cleanup_json json_t *answer = end->lost ? NULL : read_answer(self, end);
+    if (!answer && !end->lost)
+        return; /* it is tried again with the next copy */
+    self->errand = NULL;
+    finish(self);
+}
+
+static void begin_read(struct estate *self, enum work work, int64_t limit_ms)
+{
+    cleanup_json json_t *request = json_pack("{s:O, s:b, s:b, s:s}", "paths", self->paths, "still", self->settling,
+                                             "marks_only", work == MARKING, "known", self->known);
+    if (!self->marked)
+        (void)json_object_set_new(
+            request, "mark",
+            json_pack("{s:I, s:s*}", "term", (json_int_t)self->term, "origin", self->origin[0] ? self->origin : NULL));
     cleanup_free char *text = json_dumps(request, JSON_COMPACT);
-    self->work = READING;
+    self->work = work;
     self->until_ms = clock_now_ms() + limit_ms;
     wake_in(self, limit_ms);
-    start_errand(self, "estate-read", text, strlen(text), on_read);
+    start_errand(self, "estate-read", text, strlen(text), work == MARKING ? on_marked : on_read);
 }
 
 /* ---- inheriting */
@@ -251,11 +309,17 @@ static void on_fetched(void *data, const PGresult *result, const char *warning, 
 {
     struct estate *self = data;
     (void)warning;
-    if (!result || PQntuples(result) != 1 || PQgetisnull(result, 0, 0)) {
+    if (!result || PQntuples(result) != 1 || PQnfields(result) != 3) {
         fail(self, error ? error->text : "the reply is not what it should be");
         return;
     }
-    cleanup_json json_t *request = json_pack("{s:O, s:I}", "paths", self->paths, "term", (json_int_t)self->term);
+    note_origin(self, PQgetvalue(result, 0, 1));
+    if (strcmp(PQgetvalue(result, 0, 2), "0") == 0) {
+        self->last_fault[0] = '\0';
+        finish(self);
+        return;
+    }
+    cleanup_json json_t *request = json_pack("{s:O}", "paths", self->paths);
     cleanup_free char *head = json_dumps(request, JSON_COMPACT);
     size_t size = strlen(head) + 1 + (size_t)PQgetlength(result, 0, 0);
     cleanup_free char *input = malloc(size + 1);
@@ -271,7 +335,9 @@ static void on_fetched(void *data, const PGresult *result, const char *warning, 
 static void fetch(struct estate *self)
 {
     const char *const values[] = {self->config->group, self->paths_text};
-    postgres_query(self->postgres, "select fetch_estate($1, $2)", 2, values, left_ms(self), on_fetched, self);
+    postgres_query(self->postgres,
+                   "select copy, copy->>'origin', json_array_length(copy->'files') from fetch_estate($1, $2) copy", 2,
+                   values, left_ms(self), on_fetched, self);
 }
 
 /* ---- callbacks of loop and connection */
@@ -287,6 +353,7 @@ static void on_connected(void *data)
         store(self);
         break;
     case IDLE: /* ready for the last copy */
+    case MARKING:
     case READING:
     case WRITING:
         break;
@@ -307,6 +374,8 @@ static const char *slow_reason(enum work work)
         return "the database took too long";
     case WRITING:
         return "putting the files in place took too long";
+    case MARKING:
+        return "marking the files took too long";
     case READING:
         return "reading the files took too long";
     case STORING:
@@ -322,7 +391,9 @@ static void on_timer(uv_timer_t *timer)
 {
     struct estate *self = timer->data;
     if (self->work == IDLE && self->watching)
-        begin_read(self, false, COPY_MS);
+        begin_read(self, READING, COPY_MS);
+    else if (self->work == IDLE)
+        postgres_drop(self->postgres); /* no term has come */
     else if (self->work != IDLE && clock_now_ms() < self->until_ms)
         wake_in(self, self->until_ms - clock_now_ms());
     else if (self->work != IDLE)
@@ -330,6 +401,18 @@ static void on_timer(uv_timer_t *timer)
 }
 
 /* ---- life */
+
+static bool is_listed(const json_t *paths, const char *path)
+{
+    size_t i;
+    json_t *listed;
+    json_array_foreach(paths, i, listed)
+    {
+        if (strcmp(json_string_value(listed), path) == 0)
+            return true;
+    }
+    return false;
+}
 
 bool estate_create(uv_loop_t *loop, const struct config *config, const char *seat, const struct estate_callbacks *callbacks,
                    struct estate **ret_estate, struct error *error)
@@ -366,19 +449,31 @@ bool estate_create(uv_loop_t *loop, const struct config *config, const char *sea
     self->callbacks = *callbacks;
     self->paths = json_array();
     for (const char **path = config->scheduler.estate; *path; path++)
-        (void)json_array_append_new(self->paths, json_string(*path)); /* the configuration was UTF-8 */
+        if (!is_listed(self->paths, *path))
+            (void)json_array_append_new(self->paths, json_string(*path)); /* the configuration was UTF-8 */
     self->paths_text = json_dumps(self->paths, JSON_COMPACT);
     *ret_estate = self;
     return true;
+}
+
+void estate_expect_term(struct estate *self)
+{
+    if (!self || self->work != IDLE || self->watching || self->settling)
+        return;
+    postgres_connect(self->postgres);
+    wake_in(self, READY_MS);
 }
 
 void estate_inherit(struct estate *self, const struct estate_term *term, int64_t limit_ms)
 {
     if (!self)
         return;
-    drop_work(self);
+    if (postgres_busy(self->postgres))
+        postgres_drop(self->postgres);
+    end_work(self);
     self->inheriting = true;
-    self->watching = self->settling = self->missing_told = false;
+    self->watching = self->settling = self->missing_told = self->marked = false;
+    self->copies = self->rest_ms = 0;
     self->known[0] = self->last_fault[0] = '\0';
     self->member_id = term->member_id;
     self->term = term->term;
@@ -386,7 +481,10 @@ void estate_inherit(struct estate *self, const struct estate_term *term, int64_t
     self->work = FETCHING;
     self->until_ms = clock_now_ms() + limit_ms;
     wake_in(self, limit_ms);
-    postgres_connect(self->postgres);
+    if (postgres_connected(self->postgres))
+        fetch(self);
+    else
+        postgres_connect(self->postgres);
 }
 
 void estate_watch(struct estate *self)
@@ -394,8 +492,10 @@ void estate_watch(struct estate *self)
     if (!self)
         return;
     self->watching = true;
-    if (self->work == IDLE)
-        wake_in(self, self->config->scheduler.estate_interval_ms);
+    if (self->work == IDLE && !self->marked)
+        begin_read(self, MARKING, COPY_MS);
+    else if (self->work == IDLE)
+        wake_for_copy(self);
 }
 
 void estate_expect_end(struct estate *self)
@@ -412,7 +512,7 @@ bool estate_settle(struct estate *self, int64_t limit_ms)
     if (!self || limit_ms <= 0)
         return false;
     self->settling = true;
-    begin_read(self, true, limit_ms);
+    begin_read(self, READING, limit_ms);
     return true;
 }
 

@@ -38,6 +38,9 @@ struct estate_callbacks {
 bool estate_create(uv_loop_t *loop, const struct config *config, const char *seat, const struct estate_callbacks *callbacks,
                    struct estate **ret_estate, struct error *error);
 
+/* A term may begin soon: be ready to ask for what an earlier one left. */
+void estate_expect_term(struct estate *self);
+
 /* A term begins: puts in place what an earlier one left, if this node has not had it already. */
 void estate_inherit(struct estate *self, const struct estate_term *term, int64_t limit_ms);
 

@@ -1,4 +1,4 @@
-/* Owns how files of an estate are read and written: never a torn copy, never through a link, never half of them in place.
+/* Owns how files of an estate are read, written and marked: never a torn copy, never through a link.
  * Knows neither database nor wrapper. */
 #include "estate_files.h"
 
@@ -72,7 +72,7 @@ static bool is_unchanged(const struct file *file)
 }
 
 /* *ret_torn: it changed meanwhile. */
-static bool read_file(struct file *file, bool *ret_torn, struct error *error)
+static bool read_file(struct file *file, int64_t most, bool *ret_torn, struct error *error)
 {
     cleanup_fd int fd = -1;
     struct stat opened;
@@ -85,9 +85,10 @@ static bool read_file(struct file *file, bool *ret_torn, struct error *error)
     file->present = true;
     if (fstat(fd, &opened) < 0)
         return refuse(error, file->path, strerror(errno));
-    if (opened.st_size > ESTATE_FILE_BYTES_MAX)
-        return error_set(error, EXIT_CODE_NEGATIVE, "%s: too large: %lld bytes; at most 16 MiB of a file are inherited",
-                         file->path, (long long)opened.st_size);
+    if (opened.st_size > most)
+        return error_set(error, EXIT_CODE_NEGATIVE,
+                         "%s: too large: %lld bytes; at most 16 MiB are inherited, all files together", file->path,
+                         (long long)opened.st_size);
     free(file->content);
     file->content = malloc((size_t)opened.st_size + 1);
     if (!file->content)
@@ -121,12 +122,14 @@ static bool read_all(struct files *files, json_t *paths, bool *ret_torn, struct 
     files->list = calloc(json_array_size(paths) + 1, sizeof *files->list);
     if (!files->list)
         return error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
+    int64_t left = ESTATE_BYTES_MAX;
     for (size_t i = 0; i < json_array_size(paths); i++) {
         struct file *file = &files->list[files->count++];
         bool torn;
         file->path = json_string_value(json_array_get(paths, i));
-        if (!read_file(file, &torn, error))
+        if (!read_file(file, left, &torn, error))
             return false;
+        left -= file->present ? file->seen.st_size : 0;
         *ret_torn = *ret_torn || torn;
     }
     return true;
@@ -178,12 +181,16 @@ static bool pack_files(const struct files *files, json_t **ret_copy, struct erro
 {
     cleanup_json json_t *list = json_array();
     cleanup_json json_t *summary = json_array();
-    json_int_t bytes = 0;
+    json_int_t bytes = 0, count = 0;
     char checksum[CHECKSUM_HEX];
     for (size_t i = 0; i < files->count; i++) {
         const struct file *file = &files->list[i];
-        if (!file->present)
+        if (!file->present) {
+            (void)json_array_append_new(list, json_pack("{s:s}", "path", file->path));
+            (void)json_array_append_new(summary, json_pack("[s]", file->path));
             continue;
+        }
+        count++;
         if (json_array_append_new(list, pack_file(file, checksum)) < 0)
             return refuse(error, file->path, "cannot be copied: out of memory");
         (void)json_array_append_new(summary,
@@ -192,7 +199,7 @@ static bool pack_files(const struct files *files, json_t **ret_copy, struct erro
     }
     cleanup_free char *text = json_dumps(summary, JSON_COMPACT);
     hash(text ? text : "", text ? strlen(text) : 0, checksum);
-    *ret_copy = json_pack("{s:O, s:s, s:I}", "files", list, "checksum", checksum, "bytes", bytes);
+    *ret_copy = json_pack("{s:O, s:s, s:I, s:I}", "files", list, "checksum", checksum, "count", count, "bytes", bytes);
     return *ret_copy || error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
 }
 
@@ -228,15 +235,6 @@ static void beside(const char *path, const char *suffix, char *ret, size_t size)
     (void)snprintf(ret, size, "%.*s.%s%s", (int)(name - path), path, name, suffix);
 }
 
-static void sync_directory(const char *path)
-{
-    char directory[4200];
-    (void)snprintf(directory, sizeof directory, "%.*s.", (int)(name_in(path) - path), path);
-    cleanup_fd int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0)
-        (void)fsync(fd); /* some file systems cannot: then a power failure may bring the former file back */
-}
-
 static bool write_whole(int fd, const char *content, size_t size)
 {
     while (size > 0) {
@@ -249,14 +247,14 @@ static bool write_whole(int fd, const char *content, size_t size)
     return true;
 }
 
-/* A new file of that name, closed and on the disk. */
-static bool make_file(const char *name, const char *content, size_t size, mode_t mode, bool durable, struct error *error)
+/* A new file of that name, closed. */
+static bool make_file(const char *name, const char *content, size_t size, mode_t mode, struct error *error)
 {
     (void)unlink(name); /* of an attempt that was cut off */
     cleanup_fd int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set(error, EXIT_CODE_NEGATIVE, "cannot create %s: %s", name, strerror(errno));
-    if (!write_whole(fd, content, size) || fchmod(fd, mode) < 0 || (durable && fsync(fd) < 0)) {
+    if (!write_whole(fd, content, size) || fchmod(fd, mode) < 0) {
         (void)error_set(error, EXIT_CODE_NEGATIVE, "cannot write %s: %s", name, strerror(errno));
         (void)unlink(name);
         return false;
@@ -290,6 +288,11 @@ static bool decode(json_t *file, char **ret_content, size_t *ret_size, struct er
     return true;
 }
 
+static bool was_absent(json_t *file)
+{
+    return !json_is_string(json_object_get(file, "checksum"));
+}
+
 /* Writes the new file beside the old one. */
 static bool prepare(json_t *file, struct error *error)
 {
@@ -300,9 +303,16 @@ static bool prepare(json_t *file, struct error *error)
     struct stat old;
     if (lstat(path, &old) == 0 && !S_ISREG(old.st_mode))
         return refuse(error, path, "is no regular file, so nothing is put in its place");
+    if (was_absent(file))
+        return true;
     beside(path, ".heirflow-new", name, sizeof name);
     mode_t mode = (mode_t)json_integer_value(json_object_get(file, "mode")) & 0777;
-    return decode(file, &content, &size, error) && make_file(name, content, size, mode, true, error);
+    return decode(file, &content, &size, error) && make_file(name, content, size, mode, error);
+}
+
+static bool is_nowhere(int cause)
+{
+    return cause == ENOENT || cause == ENOTDIR;
 }
 
 static bool put_in_place(json_t *files, struct error *error)
@@ -312,15 +322,14 @@ static bool put_in_place(json_t *files, struct error *error)
     char name[4200];
     bool all = true;
     json_array_foreach(files, i, file) all = all && prepare(file, error);
-    json_array_foreach(files, i, file)
+    json_array_foreach(files, i, file) /* nothing slow in here: who is killed in between leaves half of them in place */
     {
         const char *path = json_string_value(json_object_get(file, "path"));
-        beside(path, ".heirflow-new", name, sizeof name);
-        if (all && rename(name, path) < 0)
-            all = error_set(error, EXIT_CODE_NEGATIVE, "cannot put %s in place: %s", name, strerror(errno));
-        if (all)
-            sync_directory(path);
-        else
+        bool absent = was_absent(file);
+        beside(path, absent ? ".heirflow-old" : ".heirflow-new", name, sizeof name);
+        if (all && (absent ? rename(path, name) : rename(name, path)) < 0 && !(absent && is_nowhere(errno)))
+            all = error_set(error, EXIT_CODE_NEGATIVE, "cannot put %s in place: %s", path, strerror(errno));
+        if (!all && !absent)
             (void)unlink(name);
     }
     return all;
@@ -328,15 +337,19 @@ static bool put_in_place(json_t *files, struct error *error)
 
 /* ---- marks: under which term this node last ran the scheduler with a file */
 
-static int64_t read_mark(const char *path, const char *origin)
+static bool read_mark(const char *path, char ret_origin[64], int64_t *ret_term)
 {
-    char name[4200], text[128] = "", noted[64];
-    int64_t term;
+    char name[4200], text[128] = "";
     beside(path, ".heirflow-term", name, sizeof name);
     cleanup_fd int fd = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0 || sscanf(text, "%63s %" SCNd64, noted, &term) != 2)
-        return 0;
-    return strcmp(noted, origin) == 0 ? term : 0; /* terms of another database say nothing here */
+    return fd >= 0 && read(fd, text, sizeof text - 1) > 0 && sscanf(text, "%63s %" SCNd64, ret_origin, ret_term) == 2;
+}
+
+static int64_t marked_term(const char *path, const char *origin)
+{
+    char noted[64];
+    int64_t term;
+    return read_mark(path, noted, &term) && strcmp(noted, origin) == 0 ? term : 0; /* another database's say nothing here */
 }
 
 static bool write_mark(const char *path, const char *origin, int64_t term, struct error *error)
@@ -345,13 +358,45 @@ static bool write_mark(const char *path, const char *origin, int64_t term, struc
     beside(path, ".heirflow-term", name, sizeof name);
     (void)snprintf(new_name, sizeof new_name, "%s-new", name);
     (void)snprintf(text, sizeof text, "%s %" PRId64 "\n", origin, term);
-    if (!make_file(new_name, text, strlen(text), 0644, false, error))
+    if (!make_file(new_name, text, strlen(text), 0644, error))
         return false;
     if (rename(new_name, name) == 0)
         return true;
     (void)error_set(error, EXIT_CODE_NEGATIVE, "cannot write %s: %s", name, strerror(errno));
     (void)unlink(new_name);
     return false;
+}
+
+/* A mark must not outlive, over a power failure, what it stands for. */
+static void sync_file(const char *path)
+{
+    struct stat seen;
+    cleanup_fd int fd = -1;
+    struct error error;
+    if (open_regular(path, &seen, &fd, &error) && fd >= 0)
+        (void)fsync(fd); /* some file systems cannot */
+}
+
+static bool mark(const char *path, const char *origin, int64_t term, struct error *error)
+{
+    char directory[4200], noted[64];
+    int64_t before;
+    (void)snprintf(directory, sizeof directory, "%.*s.", (int)(name_in(path) - path), path);
+    if (access(directory, F_OK) < 0 && is_nowhere(errno))
+        return true; /* nor is there a file to be marked */
+    if (!origin && !read_mark(path, noted, &before))
+        return true;
+    sync_file(path);
+    return write_mark(path, origin ? origin : noted, term, error);
+}
+
+bool estate_files_mark(json_t *paths, const char *origin, int64_t term, struct error *error)
+{
+    size_t i;
+    json_t *path;
+    bool all = true;
+    json_array_foreach(paths, i, path) all = mark(json_string_value(path), origin, term, error) && all;
+    return all;
 }
 
 /* Of the set: what one file has not seen, none has. */
@@ -364,7 +409,8 @@ static int64_t own_term(json_t *files, const char *origin)
     {
         const char *path = json_string_value(json_object_get(file, "path"));
         struct stat ours;
-        int64_t term = lstat(path, &ours) == 0 ? read_mark(path, origin) : 0;
+        bool there = lstat(path, &ours) == 0;
+        int64_t term = there ? marked_term(path, origin) : was_absent(file) ? INT64_MAX : 0;
         least = term < least ? term : least;
     }
     return least;
@@ -384,11 +430,10 @@ static bool is_listed(json_t *paths, const char *path)
 
 bool estate_files_write(json_t *request, json_t *copy, bool *ret_inherited, struct error *error)
 {
-    json_t *paths = json_object_get(request, "paths"), *files = json_object_get(copy, "files"), *file, *item;
+    json_t *paths = json_object_get(request, "paths"), *files = json_object_get(copy, "files"), *file;
     const char *origin = json_string_value(json_object_get(copy, "origin"));
     json_int_t term = json_integer_value(json_object_get(copy, "term"));
     size_t i;
-    bool fine = true;
     *ret_inherited = false;
     if (!origin || !json_is_array(files))
         return error_set(error, EXIT_CODE_NEGATIVE, "the database's reply is not what it should be");
@@ -397,19 +442,10 @@ bool estate_files_write(json_t *request, json_t *copy, bool *ret_inherited, stru
         if (!is_listed(paths, json_string_value(json_object_get(file, "path"))))
             return error_set(error, EXIT_CODE_NEGATIVE, "the database's reply has a file that was not asked for");
     }
-    if (json_array_size(files) > 0 && term > own_term(files, origin))
-        *ret_inherited = fine = put_in_place(files, error);
-    json_array_foreach(paths, i, item)
-    {
-        const char *path = json_string_value(item);
-        struct error fault;
-        if (!write_mark(path, origin, json_integer_value(json_object_get(request, "term")), &fault) && fine &&
-            json_array_size(files) > 0) {
-            *error = fault;
-            fine = false;
-        }
-    }
-    return fine;
+    if (json_array_size(files) == 0 || term <= own_term(files, origin))
+        return true;
+    *ret_inherited = put_in_place(files, error);
+    return *ret_inherited;
 }
 
 /* ---- the processes */
@@ -428,7 +464,6 @@ static json_t *read_request(void)
     }
     if (json_array_size(json_object_get(request, "paths")) > 0)
         return request;
-    fputs("heirflow estate-...: started by `heirflow run` only, never by hand\n", stderr);
     json_decref(request);
     return NULL;
 }
@@ -441,23 +476,35 @@ static int answer(json_t *reply, json_t *files)
     return told && fflush(stdout) == 0 ? EXIT_CODE_OK : EXIT_CODE_NEGATIVE;
 }
 
+static bool carry_out_mark(json_t *request, struct error *error)
+{
+    json_t *mark = json_object_get(request, "mark");
+    return !mark || estate_files_mark(json_object_get(request, "paths"), json_string_value(json_object_get(mark, "origin")),
+                                      json_integer_value(json_object_get(mark, "term")), error);
+}
+
 int estate_files_read_main(void)
 {
-    struct error error;
+    struct error error, mark_error;
     cleanup_json json_t *request = read_request();
     cleanup_json json_t *copy = NULL;
     cleanup_json json_t *reply = NULL;
     if (!request)
         return EXIT_CODE_USAGE;
+    const char *mark_fault = carry_out_mark(request, &mark_error) ? NULL : mark_error.text;
+    if (json_is_true(json_object_get(request, "marks_only"))) {
+        reply = json_pack("{s:s*}", "mark_fault", mark_fault);
+        return answer(reply, NULL);
+    }
     if (!estate_files_read(request, &copy, &error)) {
-        reply = json_pack("{s:s}", "fault", error.text);
+        reply = json_pack("{s:s, s:s*}", "fault", error.text, "mark_fault", mark_fault);
         return answer(reply, NULL);
     }
     json_t *files = json_object_get(copy, "files");
     const char *checksum = json_string_value(json_object_get(copy, "checksum"));
     const char *known = json_string_value(json_object_get(request, "known"));
-    reply = json_pack("{s:s, s:I, s:O}", "checksum", checksum, "count", (json_int_t)json_array_size(files), "bytes",
-                      json_object_get(copy, "bytes"));
+    reply = json_pack("{s:s, s:O, s:O, s:s*}", "checksum", checksum, "count", json_object_get(copy, "count"), "bytes",
+                      json_object_get(copy, "bytes"), "mark_fault", mark_fault);
     return answer(reply, known && strcmp(known, checksum) == 0 ? NULL : files);
 }
 
@@ -470,10 +517,12 @@ int estate_files_write_main(void)
         return EXIT_CODE_USAGE;
     cleanup_json json_t *copy = json_loadf(stdin, JSON_DISABLE_EOF_CHECK, NULL);
     bool fine = estate_files_write(request, copy, &inherited, &error);
-    json_t *node = json_object_get(copy, "node"), *age_ms = json_object_get(copy, "age_ms");
+    json_t *node = json_object_get(copy, "node"), *age_ms = json_object_get(copy, "age_ms"), *file;
+    json_int_t count = 0;
+    size_t i;
+    json_array_foreach(json_object_get(copy, "files"), i, file) count += !was_absent(file);
     cleanup_json json_t *reply =
         json_pack("{s:b, s:s*, s:O?, s:O?, s:O?, s:I}", "inherited", inherited, "fault", fine ? NULL : error.text, "term",
-                  json_object_get(copy, "term"), "node", node, "age_ms", age_ms, "count",
-                  (json_int_t)json_array_size(json_object_get(copy, "files")));
+                  json_object_get(copy, "term"), "node", node, "age_ms", age_ms, "count", count);
     return answer(reply, NULL);
 }

@@ -226,6 +226,7 @@ static void on_report(void *data, const struct keeper_report *report)
     case KEEPER_EXITED:
         describe_end(report->status, text, sizeof text);
         self->scheduler_state = "exited";
+        self->stops_in_peace = false;
         health_stop(self->health);
         estate_rest(self->estate);
         raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
@@ -289,6 +290,7 @@ static void start_scheduler(struct wrapper *self, const struct order *order)
         if (keeper_start(&self->loop, &spec, on_report, reign, &reign->keeper, &error)) {
             self->reign = reign;
             self->reigns++;
+            self->stops_in_peace = false;
             self->restarts = 0;
             self->scheduler_state = "starting";
             return;
@@ -322,8 +324,8 @@ static void part_prepared(struct wrapper *self, const char *fault)
 {
     if (!self->succession.preparing || !self->to_prepare)
         return; /* that term has ended meanwhile */
-    self->to_prepare = fault ? 0 : self->to_prepare - 1;
-    if (!self->to_prepare)
+    self->to_prepare -= !fault;
+    if (fault || !self->to_prepare)
         raise_event(self, (struct event){.type = EVENT_PREPARED, .reason = fault});
 }
 
@@ -371,6 +373,8 @@ static void send_request(struct wrapper *self, const struct order *order)
         }
         self->roster.generation = self->seat.generation;
     }
+    if (order->request == REQUEST_ACCEDE)
+        estate_expect_term(self->estate);
     bool carries = order->request == REQUEST_HEARTBEAT || order->request == REQUEST_ABDICATE;
     cleanup_json json_t *about_self = voice_describe(self->config, &self->succession, describe_scheduler(self));
     cleanup_json json_t *news = voice_send(&self->voice, carries);
@@ -504,6 +508,10 @@ static void raise_event(struct wrapper *self, struct event event)
     if (self->leaving)
         return;
     const struct succession *succession = &self->succession;
+    if (self->to_prepare && !succession->preparing) { /* that term has ended, or cannot begin */
+        self->to_prepare = 0;
+        estate_rest(self->estate);
+    }
     hooks_reign(self->hooks, succession->term_member, succession->term_incarnation,
                 holds_term(self) ? succession->term : 0);
     struct vitals vitals;
@@ -670,6 +678,8 @@ static void on_notify(void *data, const char *payload)
     const char *group = json_string_value(json_object_get(object, "group"));
     bool ours = group && strcmp(group, self->config->group) == 0 &&
                 json_integer_value(json_object_get(object, "member_id")) == self->roster.member_id;
+    if (ours && self->succession.state == SUCCESSION_STANDBY)
+        estate_expect_term(self->estate);
     if (ours)
         raise_event(self, (struct event){.type = EVENT_WOKEN});
 }

@@ -4,20 +4,19 @@
 
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-create sequence estate_copy;
-
 create table estate (
     group_name text not null,
     path       text not null,
     term       bigint not null,
-    copy       bigint not null,                          -- files that belong together have one number
+    copy       bigint not null,                          -- counted by the heir; files that belong together have one number
     node       text not null,                            -- who stored it
-    checksum   bytea not null,                           -- sha256 of the content
-    mode       integer not null check (mode between 0 and 511),
+    checksum   bytea,                                    -- sha256 of the content
+    mode       integer check (mode between 0 and 511),
     taken_at   timestamptz not null,
-    content    bytea not null check (length(content) <= 16777216),
+    content    bytea check (length(content) <= 16777216),
     primary key (group_name, path, term, copy),
-    check (sha256(content) = checksum)
+    check (sha256(content) = checksum),
+    check (num_nulls(content, checksum, mode) in (0, 3)) -- 3: there was no such file
 );
 comment on table estate is 'copies of the files that the next heir inherits; the newest is that of the highest term';
 
@@ -28,11 +27,11 @@ create table estate_origin (
 comment on table estate_origin is
     'tells this group from one of the same name in another database, whose terms say nothing here; nodes note it beside their files';
 
-create function store_estate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_node text, p_files json)
+create function store_estate(p_group text, p_member bigint, p_incarnation uuid, p_term bigint, p_node text, p_copy bigint,
+                             p_files json)
 returns jsonb
 language plpgsql volatile security definer set search_path from current as $$
 declare
-    v_copy bigint;
     v_now timestamptz := clock_timestamp();
 begin
     if not exists (select from throne where group_name = p_group and member_id = p_member
@@ -40,9 +39,8 @@ begin
         return '{"stored": false, "reason": "the term is over"}';
     end if;
     perform set_config('synchronous_commit', 'off', true);   -- an abdication or renewal that follows takes it along
-    v_copy := nextval('estate_copy');
     insert into estate (group_name, path, term, copy, node, checksum, mode, taken_at, content)
-    select p_group, f->>'path', p_term, v_copy, p_node, decode(f->>'checksum', 'hex'), (f->>'mode')::integer, v_now,
+    select p_group, f->>'path', p_term, p_copy, p_node, decode(f->>'checksum', 'hex'), (f->>'mode')::integer, v_now,
            decode(f->>'content', 'base64')
       from json_array_elements(p_files) f;
     delete from estate e
@@ -51,12 +49,13 @@ begin
             select path, term, copy, row_number() over (partition by path order by term desc, copy desc) as age
               from estate where group_name = p_group) r
          where age > 3);
-    return jsonb_build_object('stored', true, 'copy', v_copy);
+    return jsonb_build_object('stored', true, 'origin', (select origin from estate_origin where group_name = p_group));
 end $$;
-comment on function store_estate(text, bigint, uuid, bigint, text, json) is
+comment on function store_estate(text, bigint, uuid, bigint, text, bigint, json) is
     'keeps a copy of files that belong together, and of each file the last three; refused unless the caller holds that term. '
     'The throne is looked at, not locked: a copy that overlaps with the end of its term is still one of that term, and less '
-    'than any of the next. Locks only what it removes.';
+    'than any of the next; and one that arrives late, after the connection was dropped, is less than those that were taken '
+    'after it, for the caller counts them. Locks only what it removes.';
 
 create function fetch_estate(p_group text, p_paths jsonb) returns json
 language plpgsql volatile security definer set search_path from current as $$
@@ -98,7 +97,7 @@ do $$
 declare
     v_role text;
 begin
-    revoke all on function store_estate(text, bigint, uuid, bigint, text, json), fetch_estate(text, jsonb), estate(text)
+    revoke all on function store_estate(text, bigint, uuid, bigint, text, bigint, json), fetch_estate(text, jsonb), estate(text)
       from public;
     foreach v_role in array array['heirflow_member', 'heirflow_operator', 'heirflow_viewer'] loop
         if not exists (select from pg_roles where rolname = v_role) then   -- migrate tells of a missing one
@@ -106,7 +105,7 @@ begin
         end if;
         execute format('grant execute on function estate(text) to %I', v_role);
         if v_role = 'heirflow_member' then
-            execute format('grant execute on function store_estate(text, bigint, uuid, bigint, text, json),
+            execute format('grant execute on function store_estate(text, bigint, uuid, bigint, text, bigint, json),
                 fetch_estate(text, jsonb) to %I', v_role);
         end if;
     end loop;

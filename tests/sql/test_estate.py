@@ -1,6 +1,7 @@
 """What heirs leave: who may store it, what is kept of it, and that neither storing nor fetching holds anybody up."""
 import base64
 import hashlib
+import itertools
 import threading
 
 import psycopg2
@@ -15,9 +16,12 @@ def file(path="state", content=b"x", mode=0o640, checksum=None):
             "checksum": checksum or hashlib.sha256(content).hexdigest()}
 
 
-def store(member, *files, term=None):
+COPIES = itertools.count(1)
+
+
+def store(member, *files, term=None, copy=None):
     return member.call("store_estate", member.group, member.member_id, member.incarnation, term or member.view["term"],
-                       member.node, list(files or [file()]))
+                       member.node, copy or next(COPIES), list(files or [file()]))
 
 
 def fetch(member, *paths):
@@ -63,11 +67,27 @@ def test_a_term_goes_before_a_time(line, database):
     store(ada, file(content=b"of ada"))
     hand_over(ada, bob)
     store(bob, file(content=b"of bob"))
-    database.query("update estate set taken_at = now() + interval '1 day' where node = 'ada'; "
-                   "alter sequence estate_copy restart with 100; select 1")
-    database.query("insert into estate select group_name, path, term, 99, node, checksum, mode, taken_at, content from estate "
+    database.query("update estate set taken_at = now() + interval '1 day' where node = 'ada'; select 1")
+    database.query("insert into estate select group_name, path, term, 9999, node, checksum, mode, taken_at, content from estate "
                    "where node = 'ada'; select 1")   # stored late, when the term was over
     assert contents(fetch(cleo)) == {"state": b"of bob"}
+
+
+def test_a_store_that_arrives_late_is_older_than_what_was_taken_after_it(line):
+    """As one does whose connection was dropped: the server carries on with it."""
+    ada = line[0]
+    assert store(ada, file(content=b"the last word"), copy=2)["stored"]
+    assert store(ada, file(content=b"sent before, and late"), copy=1)["stored"]
+    assert contents(fetch(ada)) == {"state": b"the last word"}
+
+
+def test_that_there_was_no_such_file_is_part_of_a_copy(line, database):
+    ada = line[0]
+    assert store(ada, file(), {"path": "journal"})["stored"]
+    state, journal = sorted(fetch(ada, "state", "journal")["files"], key=lambda one: one["path"] == "journal")
+    assert state["content"] and (journal["content"], journal["checksum"], journal["mode"]) == (None, None, None)
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        store(ada, file() | {"content": None})
 
 
 def test_three_are_kept_of_each_file(line, database, member):
@@ -106,7 +126,7 @@ def test_neither_storing_nor_fetching_holds_up_a_renewal_or_a_takeover(line, dat
         slow.autocommit = False
         with slow.cursor() as cursor:
             cursor.execute("set search_path = heirflow")
-            for function, values in (("store_estate", ("g", ada.member_id, ada.incarnation, ada.view["term"], "ada", Json([file()]))),
+            for function, values in (("store_estate", ("g", ada.member_id, ada.incarnation, ada.view["term"], "ada", 1, Json([file()]))),
                                      ("fetch_estate", ("g", Json(["state"])))):
                 cursor.execute(f"select {function}({', '.join(['%s'] * len(values))})", values)
             ada.connection.cursor().execute("set lock_timeout = '2s'")

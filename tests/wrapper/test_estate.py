@@ -1,4 +1,5 @@
 """What the next heir inherits: copied, stored, put in place; and whatever is wrong with it stops no succession."""
+import contextlib
 import os
 import pathlib
 import pwd
@@ -185,6 +186,80 @@ def test_several_files_are_one_copy(node, database):
     assert database.value("select max(n) from (select count(*) n from estate group by path) c") <= 3
 
 
+def test_what_the_last_heir_did_not_have_is_out_of_the_way(node, database):
+    """Else a state would meet the journal of an older one."""
+    both = {"estate": ["state", "journal"]}
+    ada, bert = node("ada", both), node("bert", both, start=False)
+    stale = bert.state.parent / "journal"
+    stale.write_text("of long ago")
+    bert.start()
+    bert.wait_for_event("standby")
+    wait_for_start(ada)
+    ada.terminate()
+    assert wait_for_start(bert) == "ada. bert"
+    assert not stale.exists() and (bert.state.parent / ".journal.heirflow-old").read_text() == "of long ago"
+    assert not failures(database) and news(database, "estate-inherited")[0][2]["files"] == 1
+
+
+def hide(database, *functions):
+    for function in functions:
+        database.query(f"alter function {function} rename to hidden_{function.partition('(')[0]}; select 1")
+
+
+def unhide(database, *functions):
+    for function in functions:
+        database.query(f"alter function hidden_{function} rename to {function.partition('(')[0]}; select 1")
+
+
+def test_what_could_not_be_inherited_or_stored_is_not_replaced_by_an_older_copy(node, database):
+    functions = "store_estate(text, bigint, uuid, bigint, text, bigint, json)", "fetch_estate(text, jsonb)"
+    bert = node("bert")
+    wait_for_start(bert)
+    ada = node("ada")
+    bert.terminate()
+    assert wait_for_start(ada) == "bert. ada"
+    assert bert.wait() == 0
+    copied(ada, database, "bert. ada")
+    hide(database, *functions)
+    ada.terminate()
+    assert ada.wait() == 0
+    bert.start()
+    assert wait_for_start(bert, 2) == "bert. bert"
+    bert.terminate()
+    assert bert.wait() == 0
+    unhide(database, *functions)
+    bert.start()
+    assert wait_for_start(bert, 3) == "bert. bert. bert", "the copy is of an older term than the file"
+
+
+def test_a_path_named_twice_is_one_file(node, database):
+    twice = {"estate": ["state", "state"]}
+    ada, bert = node("ada", twice), node("bert", twice)
+    wait_for_start(ada)
+    ada.terminate()
+    assert wait_for_start(bert) == "ada. bert"
+    assert not failures(database)
+
+
+def test_large_files_are_copied_less_often(node, database):
+    restless = "import os, time\nwhile True:\n    open('new', 'wb').write(os.urandom(300000)); os.replace('new', 'state'); time.sleep(1)\n"
+    ada = node("ada", {"estate_interval_ms": 100}, command=["/usr/bin/python3", "-c", restless])
+    wait_for(lambda: len(stored_sizes(database)) > 1, 60, ada.log)
+    pause_ms = database.value("select (extract(epoch from max(taken_at) - min(taken_at)) * 1000)::integer from estate")
+    assert pause_ms >= 2900, "100 kB a second"
+
+
+def test_the_limit_is_for_all_files_together(node, database):
+    idle = ("/usr/bin/python3", "-c", "import time; time.sleep(1000)")
+    ada = node("ada", {"estate": ["state", "journal"]}, command=idle, start=False)
+    for path in ada.state, ada.state.parent / "journal":
+        with open(path, "wb") as file:
+            file.truncate(9 << 20)
+    ada.start()
+    wait_for(lambda: failures(database), 30, ada.log)
+    assert "journal: too large" in failures(database)[0][1]
+
+
 def test_without_an_estate_nothing_is_stored(node, database):
     ada, bert = node("ada", {"estate": []}), node("bert", {"estate": []})
     wait_for_start(ada)
@@ -294,6 +369,9 @@ def test_what_the_schedulers_user_may_not_write(node, database):
     bert.state.parent.chmod(0o755)
     assert succeed(ada, bert) == "bert"
     assert "Permission denied" in failures(database)[0][1]
+    wait_for(lambda: len(failures(database)) > 1, 30, bert.log)
+    assert "files are not marked as this node's own: cannot create ./.state" in failures(database)[1][1] or \
+        "files are not marked as this node's own: cannot create .state" in failures(database)[1][1]
 
 
 def stop_child(wrapper, command):
@@ -307,9 +385,10 @@ def stop_child(wrapper, command):
 
     def caught():
         for pid in map(int, below(wrapper.pid)):
-            if processes.command_line(pid)[1:2] == [command]:
-                os.kill(pid, signal.SIGSTOP)
-                return pid
+            with contextlib.suppress(OSError):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == command:
+                    os.kill(pid, signal.SIGSTOP)
+                    return pid
         return None
     return wait_for(caught, 60, f"{command} of {wrapper.node} at work", interval=0.001)
 
@@ -359,7 +438,7 @@ def test_a_file_system_that_hangs_before_the_start(node, database):
     assert not bert.state.exists()
 
 
-@pytest.mark.parametrize("function, text", [("store_estate(text, bigint, uuid, bigint, text, json)", "nothing was stored"),
+@pytest.mark.parametrize("function, text", [("store_estate(text, bigint, uuid, bigint, text, bigint, json)", "nothing was stored"),
                                             ("fetch_estate(text, jsonb)", "nothing was inherited")])
 def test_a_database_that_refuses(node, database, function, text):
     ada, bert = node("ada"), node("bert")
