@@ -176,10 +176,11 @@ const struct config_key config_keys[] = {
                        "once."),
     KEY("scheduler.estate", CONFIG_LIST, scheduler.estate, .most = 3900, .has_twin = true, .valid = is_estate,
         .expected = "the path of a file",
-        .description = "Small files that the next heir gets before it starts the scheduler, at most 16 MiB together, such as "
-                       "celery beat's schedule. They are copied together, as scheduler.user. A path without / at its "
-                       "beginning is below scheduler.directory, which need not be the same on every node. See "
-                       "operating.md. Empty: nothing."),
+        .description =
+            "Small files that the next heir gets before it starts the scheduler, at most 16 MiB together, such as "
+            "celery beat's schedule. They are copied together, as scheduler.user. A path without / at its "
+            "beginning is below scheduler.directory, which need not be the same on every node. See "
+            "operating.md. Empty: nothing."),
     KEY("scheduler.estate_interval_ms", CONFIG_INTEGER, scheduler.estate_interval_ms, .effect = CONFIG_AT_ONCE,
         .preset = "10000", .least = 100, .most = DAY_MS, .has_twin = true,
         .description = "How often they are looked at while the scheduler runs, and stored if they have changed. A crash "
