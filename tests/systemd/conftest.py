@@ -23,7 +23,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "fault"))
 from world import Postgres  # noqa: E402
 
 LACKING = machines.missing()
-GROUP, DATABASE, LEASE = "beat", "heirflow", 1.0
+GROUP, DATABASE, LEASE = "beat", "heirflow", 2.0
 UNIT = f"heirflow@{GROUP}"
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 EPOCH = "1700000000"  # when the packages say that they were made
