@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "secrecy.h"
 
 #define DEFAULT_PATH "/etc/heirflow/heirflow.json"
 #define FILE_BYTES_MAX (1 << 20)
@@ -83,6 +84,15 @@ static void free_list(const char **list)
     free(list);
 }
 
+/* A secret in a file that everybody can open is none. */
+static bool check_secrecy(const struct config_key *key, const char *value, const struct source *source, struct error *error)
+{
+    if (!source->text || !key->reveals || !key->reveals(value) || !secrecy_is_open(source->name))
+        return true;
+    return fault(source, key->path, error,
+                 "contains a secret, and every user of this host can open the file: chmod o= %.300s", source->name);
+}
+
 static bool check_text(const struct config_key *key, const char *value, const struct source *source, struct error *error)
 {
     size_t length = strlen(value);
@@ -93,7 +103,7 @@ static bool check_text(const struct config_key *key, const char *value, const st
             return fault(source, key->path, error, "is not usable; it must be %s", key->expected);
         return fault(source, key->path, error, "is \"%.60s\"; it must be %s", value, key->expected);
     }
-    return true;
+    return check_secrecy(key, value, source, error);
 }
 
 static bool take_text(struct config *config, const struct config_key *key, json_t *value, const struct source *source,
@@ -403,6 +413,11 @@ static bool take_twin(struct config *config, const struct config_key *key, struc
         return take_outside(config, key, text, name, error);
     if (!path)
         return true;
+    if (secrecy_is_open(path))
+        return error_set(error, EXIT_CODE_USAGE,
+                         "environment variable %s: every user of this host can open %.300s: "
+                         "chmod o= %.300s",
+                         name_of_file, path, path);
     cleanup_free char *secret = NULL;
     if (!read_file(path, &secret, error))
         return error_wrap(error, "environment variable %s", name_of_file);

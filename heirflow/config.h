@@ -84,13 +84,14 @@ struct config_key {
     const char *path; /* "scheduler.restart.limit" */
     enum config_type type;
     enum config_effect effect;
-    size_t offset;                    /* of the value in struct config */
-    const char *preset;               /* default as an environment variable would say it; NULL: none, or worked out */
-    int64_t least, most;              /* range of an integer, length in bytes of a text */
-    bool has_twin;                    /* may be set by an environment variable */
-    bool secret;                      /* never printed; also read from the file that ..._FILE names */
-    bool (*valid)(const char *value); /* NULL: any */
-    const char *expected;             /* what `valid` wants, for error texts */
+    size_t offset;                      /* of the value in struct config */
+    const char *preset;                 /* default as an environment variable would say it; NULL: none, or worked out */
+    int64_t least, most;                /* range of an integer, length in bytes of a text */
+    bool has_twin;                      /* may be set by an environment variable */
+    bool secret;                        /* never printed; also read from the file that ..._FILE names */
+    bool (*valid)(const char *value);   /* NULL: any */
+    bool (*reveals)(const char *value); /* of a secret: this value does contain one; NULL: never */
+    const char *expected;               /* what `valid` wants, for error texts */
     const char *description;
 };
 extern const struct config_key config_keys[]; /* ends with a NULL path */

@@ -45,6 +45,29 @@ static bool is_conninfo(const char *value)
     return options != NULL;
 }
 
+static bool has_password(const char *conninfo)
+{
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    bool found = false;
+    for (const PQconninfoOption *option = options; option && option->keyword; option++)
+        found = found || (strcmp(option->keyword, "password") == 0 && option->val && *option->val);
+    PQconninfoFree(options);
+    return found;
+}
+
+/* What every RabbitMQ is delivered with is no secret. */
+static bool has_broker_password(const char *url)
+{
+    const char *user = strstr(url, "://"), *host = user ? strchr(user, '@') : NULL;
+    const char *password = user ? strchr(user + 3, ':') : NULL;
+    return host && password && password < host && strncmp(user, "://guest:guest@", 15) != 0;
+}
+
+static bool is_some(const char *text)
+{
+    return *text != '\0';
+}
+
 static bool is_broker(const char *value)
 {
     struct error ignored; /* `expected` says it */
@@ -104,7 +127,7 @@ const struct config_key config_keys[] = {
         .expected = "a name without spaces or control characters",
         .description = "What this member is called in the roster and the news. Default: the host name."),
     KEY("postgres", CONFIG_TEXT, postgres, .preset = "dbname=heirflow", .most = 8192, .has_twin = true, .secret = true,
-        .valid = is_conninfo,
+        .valid = is_conninfo, .reveals = has_password,
         .expected = "a libpq connection string such as \"host=db1,db2 dbname=heirflow user=heirflow\" or "
                     "\"postgresql://heirflow@db1,db2/heirflow\"",
         .description = "The database that keeps the roster: a libpq connection string or URI. Several hosts are tried in "
@@ -113,7 +136,7 @@ const struct config_key config_keys[] = {
         .expected = "lower-case letters, digits and underscores, not starting with a digit or pg_",
         .description = "The schema in that database; `heirflow migrate` creates it."),
     KEY("rabbitmq.url", CONFIG_LIST, rabbitmq.urls, .effect = CONFIG_AT_ONCE, .preset = "", .most = 4096, .has_twin = true,
-        .secret = true, .valid = is_broker,
+        .secret = true, .valid = is_broker, .reveals = has_broker_password,
         .expected = "amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps:// for TLS), special characters percent-encoded",
         .description =
             "Brokers to publish the news to: one URL or a list of them, tried in random order. With amqps:// the "
@@ -217,7 +240,8 @@ const struct config_key config_keys[] = {
         .description = "Where to offer the status page, health and metrics; see http.md. Each wrapper of a host needs a "
                        "port of its own. Empty: nowhere."),
     KEY("http.token", CONFIG_TEXT, http.token, .effect = CONFIG_AT_ONCE, .preset = "", .most = 255, .has_twin = true,
-        .secret = true, .valid = is_token, .expected = "at least 16 letters, digits or punctuation marks",
+        .secret = true, .valid = is_token, .reveals = is_some,
+        .expected = "at least 16 letters, digits or punctuation marks",
         .description = "Whoever sends it may change things over HTTP: hand over, pause, terminate the scheduler. Empty: "
                        "nobody may."),
     KEY("interface.start_command", CONFIG_LIST, interface.start_command, .effect = CONFIG_AT_ONCE,

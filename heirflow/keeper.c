@@ -209,8 +209,6 @@ static bool launch(struct keeper *self, const struct keeper_spec *spec, int keep
         containment = keeper_launch_next(containment);
     }
     self->containment = containment;
-    if (containment == TREE_CGROUP || containment == TREE_SUBREAPER)
-        (void)prctl(PR_SET_DUMPABLE, 0); /* without a /proc of its own the scheduler could read our environment */
     if (containment == TREE_CGROUP && !tree_leaf_make(spec->seat, self->leaf, sizeof self->leaf))
         *self->leaf = '\0';
     return true;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -111,10 +112,14 @@ static pid_t clone_child(const struct child *child, int *ret_pidfd)
         flags |= CLONE_NEWUSER;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &former); /* no handler of ours may run in the child */
+    if (child->user_namespace)
+        (void)prctl(PR_SET_DUMPABLE, 1); /* else we could not write the child's maps */
     pid_t pid = (pid_t)syscall(SYS_clone, flags, 0UL, ret_pidfd, 0UL, 0UL);
     if (pid == 0)
         become_keeper(child);
     int cause = errno;
+    if (child->user_namespace)
+        (void)prctl(PR_SET_DUMPABLE, 0);
     (void)pthread_sigmask(SIG_SETMASK, &former, NULL);
     errno = cause;
     return pid;

@@ -1,5 +1,6 @@
 /* Owns the way from arguments to a command, and the exit code. */
 #include <stdio.h>
+#include <sys/prctl.h>
 
 #include "config.h"
 #include "log.h"
@@ -29,6 +30,7 @@ static int run(const struct options *options)
 int main(int argc, char **argv)
 {
     streams_open_missing();
+    (void)prctl(PR_SET_DUMPABLE, 0); /* no core dump, and nobody who is not root reads our memory or environment */
     struct options options;
     struct error error;
     if (!options_parse(argc, argv, &options, &error)) {

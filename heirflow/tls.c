@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "secrecy.h"
 
 struct tls {
     char host[256];
@@ -52,15 +53,6 @@ static bool fail_file(const char *key, const char *path, struct error *error)
                      strcmp(key, "rabbitmq.key_file") == 0 ? ", without a password, and belong to rabbitmq.cert_file" : "");
 }
 
-static bool check_secrecy(const char *path, struct error *error)
-{
-    struct stat file;
-    if (stat(path, &file) != 0 || !(file.st_mode & S_IRWXO)) /* loading it tells what is wrong with one that is not there */
-        return true;
-    return error_set(error, EXIT_CODE_USAGE, "rabbitmq.key_file %.300s is open to every user of this host: chmod o= it",
-                     path);
-}
-
 static bool load_files(SSL_CTX *context, const struct tls_files *files, struct error *error)
 {
     ERR_clear_error();
@@ -71,8 +63,9 @@ static bool load_files(SSL_CTX *context, const struct tls_files *files, struct e
         return error_set(error, EXIT_CODE_USAGE, "the system's certificates cannot be read; name some in rabbitmq.ca_file");
     if (files->cert_file && SSL_CTX_use_certificate_chain_file(context, files->cert_file) != 1)
         return fail_file("rabbitmq.cert_file", files->cert_file, error);
-    if (files->key_file && !check_secrecy(files->key_file, error))
-        return false;
+    if (files->key_file && secrecy_is_open(files->key_file))
+        return error_set(error, EXIT_CODE_USAGE, "rabbitmq.key_file %.300s is open to every user of this host: chmod o= it",
+                         files->key_file);
     if (files->key_file && SSL_CTX_use_PrivateKey_file(context, files->key_file, SSL_FILETYPE_PEM) != 1)
         return fail_file("rabbitmq.key_file", files->key_file, error);
     return true;

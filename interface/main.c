@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "app.h"
@@ -113,7 +114,8 @@ int main(int argc, char **argv)
     struct config_flags flags = {0};
     const char *print = NULL;
     streams_open_missing();
-    (void)setlocale(LC_CTYPE, ""); /* an unknown locale leaves "C": ASCII */
+    (void)prctl(PR_SET_DUMPABLE, 0); /* no core dump: memory holds passwords */
+    (void)setlocale(LC_CTYPE, "");   /* an unknown locale leaves "C": ASCII */
     (void)signal(SIGPIPE, SIG_IGN);
     if (!parse(argc, argv, &flags, &app, &print)) {
         fprintf(stderr, "heirflow-interface: see heirflow-interface --help\n");

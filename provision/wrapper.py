@@ -40,6 +40,7 @@ class Wrapper:
 
     def start(self, *arguments):
         self.config_path.write_text(json.dumps(self.configuration, indent=2))
+        self.config_path.chmod(0o600)  # it may hold a secret
         with open(self.log_path, "ab") as log:
             command = [self.program, "run", "--config", str(self.config_path), *arguments]
             self.process = subprocess.Popen([*self.prefix, *processes.dies_with_us(command)],

@@ -24,6 +24,7 @@ static void write_text(const char *to, const char *text)
     assert_non_null(file);
     fputs(text, file);
     assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(to, 0640), 0); /* it may hold a secret */
 }
 
 static int make_folder(void **state)
@@ -417,6 +418,45 @@ static void secrets_are_never_told(void **state)
     assert_null(strstr(error.text, "hush"));
 }
 
+static void secrets_that_everybody_can_open_are_refused(void **state)
+{
+    static const char *const secrets[] = {
+        "{\"postgres\": \"host=a password=hush\"}",
+        "{\"postgres\": \"postgresql://u:hush@a\"}",
+        "{\"rabbitmq\": {\"url\": [\"amqp://a\", \"amqp://u:hush@a\"]}}",
+        "{\"http\": {\"token\": \"hush-0123456789-hush\"}}",
+    };
+    static const char *const others[] = {
+        "{\"postgres\": \"host=a passfile=/root/.pgpass\"}",
+        "{\"rabbitmq\": {\"url\": [\"amqp://a\", \"amqps://guest:guest@a\"]}}",
+        "{\"http\": {\"token\": \"\"}}",
+    };
+    char remedy[512];
+    (void)snprintf(remedy, sizeof remedy, "every user of this host can open the file: chmod o= %s", path);
+    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
+        write_text(path, secrets[i]);
+        assert_int_equal(chmod(path, 0604), 0);
+        assert_null(load_flags(&(struct config_flags){.path = path}));
+        assert_says(remedy);
+        assert_null(strstr(error.text, "hush"));
+        assert_int_equal(chmod(path, 0660), 0);
+        config_free(load_flags(&(struct config_flags){.path = path}));
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        write_text(path, others[i]);
+        assert_int_equal(chmod(path, 0644), 0);
+        struct config *config = load_flags(&(struct config_flags){.path = path});
+        assert_non_null(config);
+        config_free(config);
+    }
+    write_text(secret, "host=a password=hush\n");
+    assert_int_equal(chmod(secret, 0644), 0);
+    (void)setenv("HEIRFLOW_POSTGRES_FILE", secret, 1);
+    assert_null(load(NULL));
+    assert_says("HEIRFLOW_POSTGRES_FILE: every user of this host can open");
+    assert_says("chmod o=");
+}
+
 static void run_directory_from_the_system(void **state)
 {
     (void)setenv("RUNTIME_DIRECTORY", "/run/a:/run/b", 1);
@@ -629,8 +669,9 @@ static void the_examples_are_valid(void **state)
     static const char *const names[] = {"heirflow.example.json", "heirflow.airflow.json", "heirflow.celery-beat.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[512];
-        (void)snprintf(name, sizeof name, "%s/config/%s", SOURCE_FOLDER, names[i]);
-        struct config *config = load_flags(&(struct config_flags){.path = name});
+        (void)snprintf(name, sizeof name, "install -m 600 %s/config/%s %s", SOURCE_FOLDER, names[i], path);
+        assert_int_equal(system(name), 0);
+        struct config *config = load_flags(&(struct config_flags){.path = path});
         if (!config)
             fail_msg("%s", error.text);
         assert_non_null(config->scheduler.command);
@@ -656,6 +697,7 @@ int main(void)
         TEST(files_that_cannot_be_read),
         TEST(secrets_from_files),
         TEST(secrets_are_never_told),
+        TEST(secrets_that_everybody_can_open_are_refused),
         TEST(run_directory_from_the_system),
         TEST(twins_are_named_after_their_keys),
         TEST(addresses_and_tokens_of_http),
