@@ -20,6 +20,15 @@ static const struct {
     const char *symptom, *remedy;
     bool may_pass;
 } remedies[] = {
+    {"certificate verify failed", "the server's certificate is not signed by an authority in sslrootcert, or has expired",
+     false},
+    {"does not match host name", "use a name that is in the server's certificate, or give it one with this name", false},
+    {"root certificate file", "name the authority's certificate in sslrootcert", false},
+    {"requires a valid client certificate", "give one with sslcert and sslkey", false},
+    {"unknown ca", "the server does not know the authority that signed sslcert", false},
+    {"certificate expired", "renew the one named by sslcert", false},
+    {"certificate authentication failed", "the certificate named by sslcert belongs to another user", false},
+    {"server does not support SSL", "ssl = on in the server's postgresql.conf", false},
     {"password authentication failed", "check user and password", false},
     {"no password supplied", "give a password in the connection string, PGPASSWORD or the password file", false},
     {"no pg_hba.conf entry", "allow this host, user and database in the server's pg_hba.conf", false},

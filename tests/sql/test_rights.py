@@ -52,6 +52,72 @@ def test_tables(login, database, role):
         cursor.execute("select nextval('heirflow.member_id')")
 
 
+def attempts(database):
+    """What each role could try, from the catalogue: (what, statement), and the functions by name."""
+    functions = database.server.psql("""
+        select p.proname, format('select %I.%I(%s)', s.nspname, p.proname, (
+            select string_agg('null::' || format_type(type, null), ', ' order by place)
+              from unnest(p.proargtypes::oid[]) with ordinality u (type, place)))
+          from pg_proc p join pg_namespace s on s.oid = p.pronamespace where s.nspname = 'heirflow'""", database=database.name)
+    relations = database.query("select c.relname, c.relkind::text from pg_class c join pg_namespace s "
+                               "on s.oid = c.relnamespace where s.nspname = 'heirflow' and c.relkind in ('r', 'S', 'v', 'm')")
+    others = [("create", f"create {what}") for what in (
+        "table heirflow.own (a integer)", "schema own", "function heirflow.own() returns integer language sql as 'select 1'",
+        "role own", "extension pg_stat_statements", "temporary table own (a integer) tablespace pg_global")]
+    others += [("server", sql) for sql in (
+        "select * from pg_authid", "select pg_read_file('/etc/passwd')", "copy (select 1) to program 'true'",
+        "copy (select 1) to '/tmp/own'", "select pg_terminate_backend(pg_backend_pid() + 0 * pid) from pg_stat_activity "
+        "where usename = 'postgres' and pg_terminate_backend(pid)", "checkpoint",
+        "set session authorization postgres", "set role postgres", "alter schema heirflow rename to own",
+        "drop schema heirflow cascade",
+        "grant heirflow_operator to current_user", "alter function heirflow.status(text) owner to current_user",
+        "create or replace function heirflow.server_identity() returns text language sql as $$ select 'mine' $$")]
+    tables = []
+    for name, kind in relations:
+        if kind == "S":
+            tables += [(name, f"select nextval('heirflow.{name}')"), (name, f"select setval('heirflow.{name}', 1)"),
+                       (name, f"select * from heirflow.{name}")]
+            continue
+        column = database.value("select attname from pg_attribute where attrelid = ('heirflow.' || %s)::regclass "
+                                "and attnum = 1", name)
+        tables += [(name, sql) for sql in (
+            f"select * from heirflow.{name}", f"select {column} from heirflow.{name}",
+            f"insert into heirflow.{name} default values",
+            f"update heirflow.{name} set {column} = null", f"delete from heirflow.{name}", f"truncate heirflow.{name}",
+            f"lock heirflow.{name} in access share mode", f"alter table heirflow.{name} disable trigger all",
+            f"drop table heirflow.{name} cascade", f"create trigger own before insert on heirflow.{name} "
+            "for each row execute function suppress_redundant_updates_trigger()")]
+    return functions, tables + others
+
+
+@pytest.mark.parametrize("role, allowed", [("heirflow_member", MEMBER | VIEWER), ("heirflow_operator", OPERATOR | VIEWER),
+                                           ("heirflow_viewer", VIEWER), (None, set())])
+def test_nobody_does_what_is_not_theirs(login, database, role, allowed):
+    """Everything that is in the schema is tried, so that what is new cannot be forgotten."""
+    functions, others = attempts(database)
+    connection = login(role)
+    connection.autocommit = False
+
+    def refused(statement):
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute("set search_path = heirflow, pg_temp")
+                cursor.execute(statement)
+                return False
+            except psycopg2.errors.InsufficientPrivilege:
+                return True
+            except psycopg2.Error:   # it got in
+                return False
+            finally:
+                connection.rollback()
+    assert {name for name, statement in functions if not refused(statement)} == allowed
+    readable = {"schema_version"} if role else set()
+    done = {(what, statement) for what, statement in others if not refused(statement)}
+    assert {what for what, statement in done} == readable, done
+    assert all(statement.startswith(("select ", "lock ")) for _, statement in done)
+    assert len(functions) > 30 and len(others) > 60, "the catalogue was read"
+
+
 def test_a_member_can_do_its_work(login, member, events):
     ada = member("ada", connection=login("heirflow_member"))
     assert ada.accede()["acceded"] and ada.beat(ada.view["term"], news=[{"event": "x", "id": str(uuid.uuid4())}])["renewed"]
