@@ -12,6 +12,7 @@ def check(command, folder):
         path = folder / "heirflow.json"
         base = {"run_directory": str(folder / "run"), "scheduler": {"command": ["sleep", "1"]}}
         path.write_text(json.dumps(base | configuration))
+        path.chmod(0o600)
         result = command("check", "--config", str(path), *arguments, **environment)
         lines = result.stdout.splitlines()
         assert all(re.match(r"(OK |BAD) [^:]+: .", line) for line in lines), result.stdout

@@ -116,6 +116,7 @@ def settings(folder):
                                                                                 "exchange": broker.exchange}
         path = folder / f"viewer-{uuid.uuid4().hex[:6]}.json"
         path.write_text(json.dumps(configuration))
+        path.chmod(0o600)
         return path
     return write
 

@@ -19,6 +19,7 @@ class Relay:
 
     def __init__(self, program, path, configuration):
         path.write_text(json.dumps(configuration))
+        path.chmod(0o600)
         self.states = []
         self.process = subprocess.Popen([program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, bufsize=1, env=wrappers.clean_environment())

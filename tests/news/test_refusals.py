@@ -58,6 +58,7 @@ def test_something_else_listens_there(relay, outbox, database, postgres):
 def test_unusable_urls_are_refused_before_anything_starts(build, folder, url):
     path = folder / "garbage.json"
     path.write_text(json.dumps({"node": "ada", "rabbitmq": {"url": url}}))
+    path.chmod(0o600)
     result = subprocess.run([build / "tests" / "news" / "relay", path], env=wrappers.clean_environment(), input="",
                             capture_output=True, text=True, timeout=10)
     assert result.returncode == 2 and "rabbitmq.url" in result.stderr and "s3cret" not in result.stderr

@@ -66,8 +66,7 @@ def attempts(database):
         "role own", "extension pg_stat_statements", "temporary table own (a integer) tablespace pg_global")]
     others += [("server", sql) for sql in (
         "select * from pg_authid", "select pg_read_file('/etc/passwd')", "copy (select 1) to program 'true'",
-        "copy (select 1) to '/tmp/own'", "select pg_terminate_backend(pg_backend_pid() + 0 * pid) from pg_stat_activity "
-        "where usename = 'postgres' and pg_terminate_backend(pid)", "checkpoint",
+        "copy (select 1) to '/tmp/own'", "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres'", "checkpoint",
         "set session authorization postgres", "set role postgres", "alter schema heirflow rename to own",
         "drop schema heirflow cascade",
         "grant heirflow_operator to current_user", "alter function heirflow.status(text) owner to current_user",

@@ -71,6 +71,7 @@ class Member(machines.Machine):
         path = self.root / "etc/heirflow" / f"{group}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(configuration, indent=2))
+        path.chmod(0o600)
         if unit:
             self.override(unit)
 

@@ -275,6 +275,7 @@ def check(command, folder, database, *options, **hooks):
     path = folder / "heirflow.json"
     path.write_text(json.dumps({"run_directory": str(folder / "run"), "scheduler": {"command": ["sleep", "1"]},
                                 "group": "tests", "node": "ada", "http": {"listen": ""}, "hooks": hooks}))
+    path.chmod(0o600)
     bad = any(not os.access(value[0], os.X_OK) or "broken" in value[0] for value in hooks.values()) if hooks else False
     done = command("check", "--config", str(path), *options, database=database, expect=1 if bad else 0)
     return [line for line in done.stdout.splitlines() if " hooks." in line]

@@ -33,6 +33,7 @@ def change(wrapper, **changes):
     merged(wrapper.configuration, changes)
     new = wrapper.config_path.with_suffix(".new")
     new.write_text(json.dumps(wrapper.configuration, indent=2))
+    new.chmod(0o600)
     new.rename(wrapper.config_path)
 
 
@@ -190,12 +191,14 @@ def test_token_from_its_file(wrapper, database, folder):
     port = processes.free_port()
     secret = folder / "token"
     secret.write_text(TOKEN + "\n")
+    secret.chmod(0o600)
     ada = wrapper("ada", database=database, http={"listen": f"127.0.0.1:{port}"},
                   environment={"HEIRFLOW_HTTP_TOKEN_FILE": str(secret)})
     ada.wait_for_event("scheduler-started")
     ada.wait_for_event("http-listening")
     assert post(port, "/pause", TOKEN) == 200
     secret.write_text(OTHER + "\n")
+    secret.chmod(0o600)
     assert reload(ada).endswith("applied=http.token")
     assert (post(port, "/resume", TOKEN), post(port, "/resume", OTHER)) == (401, 200)
     assert TOKEN not in ada.log() and OTHER not in ada.log()
