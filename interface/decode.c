@@ -64,7 +64,8 @@ static int64_t time_from(const char *text)
     int64_t at_ms = (int64_t)timegm(&parts) * 1000;
     if (*rest == '.') {
         char *end = NULL;
-        at_ms += (int64_t)(strtod(rest, &end) * 1000);
+        double fraction = strtod(rest, &end);
+        at_ms += fraction < 1 ? (int64_t)(fraction * 1000) : 0; /* strtod takes exponents */
         rest = end;
     }
     int hours = 0, minutes = 0;
