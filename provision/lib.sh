@@ -238,12 +238,12 @@ roles_of() { hosts_file | awk -v host="$1" '$2 == host {print $1}'; }
 address_of() { hosts_file | awk -v host="$1" '$2 == host {print $3; exit}'; }
 has_role() { roles_of "$1" | grep -qxF "$2"; }
 
-# usage: remember_host ROLE HOST ADDRESS
+# In an order that does not depend on who came when, or files made from it would change. usage: remember_host ROLE HOST ADDRESS
 remember_host() {
     local fresh
     lock_state
     fresh=$(hosts_file | awk -v role="$1" -v host="$2" '!($1 == role && $2 == host)' && printf '%s %s %s\n' "$@")
-    printf '%s\n' "$fresh" >"$STATE/hosts.new"
+    sort --key=1,1 --key=2,2V <<<"$fresh" >"$STATE/hosts.new"
     mv "$STATE/hosts.new" "$STATE/hosts"
     unlock_state
 }

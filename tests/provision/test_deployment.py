@@ -301,6 +301,9 @@ def test_number_of_queue_hosts(deployment):
         deployment.answer(f"q{number}", facts={"address": f"10.0.0.{number}"})
         assert said in deployment.run("q_first" if number == 1 else "q_later", f"q{number}", expect=0)
     assert "peers=10.0.0.1\\ 10.0.0.2" in (deployment.stages()[-1] / "settings").read_text()
+    known = (deployment.state / "hosts").read_text()
+    deployment.run("q_first", "q1", expect=0)
+    assert (deployment.state / "hosts").read_text() == known, "an order that changes makes settings that change"
 
 
 def test_a_database_alone_is_said_to_be_alone(deployment):
