@@ -115,7 +115,7 @@ static enum MHD_Result serve_health(struct exchange *exchange)
     struct vitals vitals = http_vitals(exchange->http);
     int64_t now_ms = clock_now_ms(), hangs_ms = now_ms - vitals.taken_ms, silence_ms = vitals_silence_ms(&vitals, now_ms);
     bool late = hangs_ms >= vitals.lease_ms || silence_ms >= vitals.lease_ms;
-    if (late && hangs_ms > 2 * TOUCH_MS) /* then nobody has looked whether the database answers */
+    if (late && hangs_ms > INT64_C(2) * TOUCH_MS) /* then nobody has looked whether the database answers */
         return http_say(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "the wrapper has hung for %.1f s", (double)hangs_ms / 1000);
     if (!vitals.replied_ms)
         return http_say(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "the database has not answered yet");

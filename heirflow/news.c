@@ -638,7 +638,7 @@ void news_stop(struct news *self, int64_t timeout_ms)
 {
     if (!self)
         return;
-    int64_t cut_ms = timeout_ms > 2 * CUT_MS ? CUT_MS : timeout_ms / 2;
+    int64_t cut_ms = timeout_ms > INT64_C(2) * CUT_MS ? CUT_MS : timeout_ms / 2;
     atomic_store(&self->stop_at_ms, clock_now_ms() + timeout_ms - cut_ms);
     nudge(self);
     (void)pthread_mutex_lock(&self->lock);
