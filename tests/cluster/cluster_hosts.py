@@ -18,7 +18,8 @@ from processes import wait_for
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 PREINSTALLED = ["dbus", "iproute2", "openssh-server", "sudo", "procps", "python3-minimal"]
-OFFERED = ["patroni", "python3-etcd", "etcd-server", "etcd-client", "rabbitmq-server", "haproxy", "keepalived", "socat", "openssl", "jq"]
+OFFERED = ["patroni", "python3-etcd", "etcd-server", "etcd-client", "rabbitmq-server", "haproxy", "keepalived", "socat", "openssl", "jq",
+           "python3-venv"]
 
 
 class Node(machines.Machine):
@@ -55,6 +56,7 @@ class Node(machines.Machine):
 
 class Cluster:
     """cluster.node("q1") is a fresh host; cluster("q_first", "q1") runs a program of provision/; see below for the rest."""
+    kind, more = Node, {}  # of the hosts; settings beside those that are for all
 
     def __init__(self, image, folder, keep):
         self.image, self.folder, self.nodes, self.keep = image, folder, {}, keep
@@ -75,14 +77,14 @@ class Cluster:
             self.nodes[name].remove()
         self.write_settings()
         folder = self.folder / f"{name}-{len(list(self.folder.glob(name + '-*')))}"
-        self.nodes[name] = Node(self, known, folder).start()
+        self.nodes[name] = self.kind(self, known, folder).start()
         return self.nodes[name]
 
     def write_settings(self, **more):
         lines = [f"Host {host.name}\n  HostName {host.address}\n" for host in self.lab.hosts.values()]
         (self.folder / "ssh_config").write_text("".join(lines))
         settings = {"STATE": self.state, "SSH_KEY": self.key, "FLOATING_ADDRESS": f"{self.floating}/24",
-                    "SSH_OPTIONS": f"-F {self.folder}/ssh_config -o UserKnownHostsFile={self.folder}/known_hosts"} | more
+                    "SSH_OPTIONS": f"-F {self.folder}/ssh_config -o UserKnownHostsFile={self.folder}/known_hosts"} | self.more | more
         self.settings.write_text((SOURCE / "config" / "provision.config").read_text() +
                                  "".join(f"{name}='{value}'\n" for name, value in settings.items()))
 
@@ -105,9 +107,9 @@ class Cluster:
         return subprocess.Popen(command, env=os.environ | {"HEIRFLOW_PROVISION_CONFIG": str(self.settings)}, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
-    def __call__(self, program, *arguments, expect=0):
+    def __call__(self, program, *arguments, expect=0, timeout=900):
         process = self.begin(program, *arguments)
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate(timeout=timeout)
         print(f"$ provision/{program} {' '.join(arguments)}\n{output}", file=sys.stderr)
         assert process.returncode == expect, f"provision/{program} {' '.join(arguments)}: {process.returncode}\n{output}"
         return output
