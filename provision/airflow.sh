@@ -144,6 +144,7 @@ stage_airflow() {
     stage_file "$source_folder/config/airflow/units" units
     stage_file "$source_folder/provision/on-host/airflow_database.py"
     stage_file "$source_folder/provision/on-host/airflow_probe.py"
+    stage_file "$source_folder/provision/on-host/airflow_admin.py"
     (umask 077 && airflow_settings >"$stage/airflow.env")
     stage_certificate "$2" "$own_address" serverAuth
 }

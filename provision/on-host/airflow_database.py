@@ -1,6 +1,6 @@
 #!/opt/airflow/current/bin/python
-"""Brings Airflow's database to this version and makes the user of its web page, one host at a time; nothing if it is done.
-Settings in the environment: DATABASE_DSN, LOCK_HASH, AIRFLOW_ADMIN, AIRFLOW_ADMIN_PASSWORD, and Airflow's own. Prints what it did."""
+"""Brings Airflow's database to this version, one host at a time; nothing if it is done. Settings in the environment:
+DATABASE_DSN, LOCK_HASH, and Airflow's own. Prints what it did."""
 import os
 import subprocess
 import sys
@@ -16,10 +16,10 @@ def value(cursor, statement, *values):
     return row and row[0]
 
 
-def run(*command, secret=None):
+def run(*command):
     done = subprocess.run(command, stdout=sys.stderr, stderr=sys.stderr, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(word for word in command if word != secret)}: exit status {done.returncode}")
+        sys.exit(f"{' '.join(command)}: exit status {done.returncode}")
 
 
 def migrate(cursor):
@@ -31,15 +31,6 @@ def migrate(cursor):
     print("brought Airflow's database up to date")
 
 
-def add_admin(cursor):
-    name, password = os.environ["AIRFLOW_ADMIN"], os.environ["AIRFLOW_ADMIN_PASSWORD"]
-    if value(cursor, "select 1 from ab_user where username = %s", name):
-        return
-    run("airflow", "users", "create", "--username", name, "--password", password, "--role", "Admin", "--firstname", name,
-        "--lastname", name, "--email", f"{name}@localhost", secret=password)
-    print(f"made the user {name} of the web page")
-
-
 def main():
     connection = psycopg2.connect(os.environ["DATABASE_DSN"])
     connection.autocommit = True
@@ -47,7 +38,6 @@ def main():
         cursor.execute("select pg_advisory_lock(%s)", (LOCK,))
         if value(cursor, "select obj_description(to_regclass('alembic_version'))") != os.environ["LOCK_HASH"]:
             migrate(cursor)
-        add_admin(cursor)
 
 
 main()

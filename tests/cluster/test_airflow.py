@@ -98,7 +98,7 @@ def deployment(image, worker_folder, outlives_tests, packages):
                 made.node(name)
         inventory = worker_folder / "inventory"
         inventory.write_text("".join(f"{role} {name}\n" for role, names in roles.items() for name in names))
-        made("all", inventory, timeout=3600)
+        made("all", str(inventory), timeout=3600)
         made("demo", "s1", timeout=1800)
         yield made
     finally:
