@@ -55,8 +55,8 @@ class AirflowNode(Node):
 class AirflowCluster(Cluster):
     kind = AirflowNode
 
-    def sql(self, statement, *values):
-        with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
+    def sql(self, statement, *values, **who):
+        with contextlib.closing(self.connect(**who)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall()
 
@@ -130,7 +130,8 @@ def test_the_heirs_host_is_lost(deployment):
     deployment.nodes[heir].power_off()
     wait_for(lambda: deployment.heir(other) == other, 60, "the next heir")
     [[started]] = deployment.sql("""select max(extract(epoch from told_at))::float8 from heirflow.news
-                                    where node = %s and event = 'scheduler-started'""", other)
+                                    where node = %s and event = 'scheduler-started'""", other,
+                                 user="heirflow", secret="HEIRFLOW_PASSWORD")
     print(f"gap {started - lost:.3f} s", file=sys.stderr)
     assert 0 < started - lost < LEASE + 2  # two heartbeats
     deployment.wait_for_run("host-lost")
