@@ -309,8 +309,9 @@ def test_a_file_that_changes_all_the_time(node, database):
     restless = "i = 0\nwhile True:\n    open('state', 'w').write(str(i := i + 1) * 1000)\n"
     ada = node("ada", command=["/usr/bin/python3", "-c", restless])
     wait_for(lambda: failures(database), 30, ada.log)
-    assert failures(database) == [("ada", "nothing was stored: state: kept changing while it was copied")]
-    assert stored(database) == []
+    assert set(failures(database)) == {("ada", "nothing was stored: state: kept changing while it was copied")}
+    for copy in stored(database):  # of a moment in which the program did not get to run
+        assert copy == copy[:len(copy) // 1000] * 1000, "torn"
 
 
 def inherit_from_ada(node, database, **more):
