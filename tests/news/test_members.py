@@ -31,9 +31,12 @@ def test_no_doubles_through_a_succession(database, rabbitmq, wrapper, viewer):
     bob.wait_for_event("standby")
     cleo = wrapper("cleo", database, rabbitmq=rabbitmq)
     cleo.wait_for_event("standby")
+    # what a slow broker has not confirmed by the end of a relay is published again
+    wait_for(lambda: caught_up(database), 30, ada.log)
     ada.terminate()
     ada.wait()
     bob.wait_for_event("scheduler-started")
+    wait_for(lambda: caught_up(database), 30, bob.log)
     bob.terminate()
     bob.wait()
     cleo.wait_for_event("scheduler-started")
