@@ -166,7 +166,8 @@ def test_full_disk(wrapper, database, tally, small_disk):
     assert database.value("select beat from throne") > beat, "renewals go on"
     (small_disk / "ballast").unlink()
     ada.wait_for_event("output-restored")
-    wait_for(lambda: "are missing here" in out.read_text(errors="replace"), 30, "the line about what is missing")
+    wait_for(lambda: re.search(r"are missing here.*\n(.*\n)*line \d+ of the scheduler\n", out.read_text(errors="replace")), 30,
+             "the line about what is missing, and one after it")
     ada.terminate()
     assert ada.wait() == 0
     assert ada.events().count("output-lost") == ada.events().count("output-restored")
