@@ -12,7 +12,7 @@
 #define CALL_MS 10000
 #define MIGRATION_MS 120000
 #define WAIT_FOR_OTHERS_MS 60000
-#define LOCK_ATTEMPTS 10
+#define TRY_AGAIN_MS 500
 
 int migrate_newest_version(void)
 {
@@ -155,10 +155,13 @@ static bool prepare(struct postgres_session *session, const char *schema, const 
     return state->has_version || command(session, sql, error);
 }
 
-/* Runs the statements of heirflow.migration and records them; when a lock cannot be had in time all of it is undone, and
- * nobody else's statement has queued behind ours for longer than that. */
+/* Runs the statements of heirflow.migration and records them; when a lock cannot be had in time all of it is undone.
+ * Renewals queue behind a lock that we wait for, so several such waits have to be short beside the shortest lease. */
 static const char apply_sql[] = "do $$ begin"
                                 " perform set_config('heirflow.outcome', 'applied', true);"
+                                " if exists (select from schema_version) then"
+                                " execute 'select set_config(''lock_timeout'', greatest(10, least(300,"
+                                " min(least(lease_ms, next_lease_ms)) / 20))::text, true) from throne'; end if;"
                                 " execute current_setting('heirflow.migration');"
                                 " insert into schema_version (version, name)"
                                 " values (current_setting('heirflow.version')::integer, current_setting('heirflow.name'));"
@@ -174,7 +177,7 @@ static bool apply_in_transaction(struct postgres_session *session, const char *s
     (void)snprintf(version, sizeof version, "%d", migration->version);
     bool fine =
         command(session, "begin", error) && command(session, search_path, error) &&
-        command(session, "set local lock_timeout = '2s'", error) &&
+        command(session, "set local lock_timeout = '300ms'", error) &&
         postgres_session_call(session,
                               "select set_config('heirflow.migration', $1, true), set_config('heirflow.version', $2, true),"
                               " set_config('heirflow.name', $3, true)",
@@ -191,7 +194,8 @@ static bool apply_in_transaction(struct postgres_session *session, const char *s
 static bool apply(struct postgres_session *session, const char *schema, const struct migration *migration,
                   struct error *error)
 {
-    for (int attempt = 1; attempt <= LOCK_ATTEMPTS; attempt++) {
+    int64_t until_ms = clock_now_ms() + WAIT_FOR_OTHERS_MS;
+    for (bool told = false; clock_now_ms() < until_ms; told = true) {
         bool applied = false;
         if (!apply_in_transaction(session, schema, migration, &applied, error)) {
             struct error ignored; /* the transaction is lost already */
@@ -203,9 +207,11 @@ static bool apply(struct postgres_session *session, const char *schema, const st
             (void)fflush(stdout);
             return true;
         }
-        printf("migration %s: a table is locked by others, attempt %d of %d\n", migration->name, attempt, LOCK_ATTEMPTS);
+        if (!told)
+            printf("migration %s: a table is locked by others, trying again for %d s ...\n", migration->name,
+                   WAIT_FOR_OTHERS_MS / 1000);
         (void)fflush(stdout);
-        (void)usleep(500000);
+        (void)usleep(TRY_AGAIN_MS * 1000);
     }
     return error_set_retryable(error, EXIT_CODE_DATABASE,
                                "migration %s: a table stayed locked by others; see pg_locks, then try again",

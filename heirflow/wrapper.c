@@ -574,7 +574,8 @@ static void reconnect_later(struct wrapper *self);
 /* What a session may see and call is settled at log-in, so a refused member looks again through a new one. */
 static void on_refused(struct wrapper *self, uint32_t number, const struct error *error)
 {
-    log_fault(self, "database-refused", error);
+    if (postgres_connected(self->postgres)) /* else it is away, which on_disconnected says */
+        log_fault(self, "database-refused", error);
     drop_refused_news(self, error);
     voice_failed(&self->voice);
     if (self->succession.pending == REQUEST_REGISTER && postgres_connected(self->postgres)) {

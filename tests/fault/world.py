@@ -111,7 +111,7 @@ class World:
         self.broker.start()
         return self.broker
 
-    def wrapper(self, node, prefix=(), command=None, **more):
+    def wrapper(self, node, prefix=(), command=None, program=None, **more):
         host = self.lab.hosts.get(node) or self.lab.host(node)
         options = ("--child", "--grandchild", "--ignore-term")
         addresses = ",".join(server.address for server in self.databases)
@@ -121,7 +121,7 @@ class World:
             "scheduler": {"command": command or self.witness.command(*options), "stop_timeout_ms": 300}}
         if self.broker:
             configuration["rabbitmq"] = {"url": self.broker.url}
-        made = wrappers.Wrapper(self.heirflow, self.folder / f"node-{node}", node, wrappers.merge(configuration, more))
+        made = wrappers.Wrapper(program or self.heirflow, self.folder / f"node-{node}", node, wrappers.merge(configuration, more))
         made.prefix, made.host = [*host.prefix, *prefix], host
         self.members[node] = made
         made.start()
