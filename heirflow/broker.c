@@ -156,7 +156,7 @@ static bool connect_to(struct broker *self, const struct amqp_connection_info *i
                                    self->name);
     self->fd = amqp_get_sockfd(self->connection);
     /* librabbitmq sends without a deadline, and a broker that takes nothing more can still send heartbeats */
-    unsigned int stuck_ms = BROKER_HEARTBEAT_S * 1000;
+    unsigned int stuck_ms = BROKER_HEARTBEAT_MS;
     (void)setsockopt(self->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stuck_ms, sizeof stuck_ms); /* at worst news_stop ends it */
     return true;
 }

@@ -9,7 +9,7 @@
 #include "error.h"
 #include "tls.h"
 
-enum { BROKER_CHANNEL = 1, BROKER_HEARTBEAT_S = 5, BROKER_NAME = 320 };
+enum { BROKER_CHANNEL = 1, BROKER_HEARTBEAT_S = 5, BROKER_HEARTBEAT_MS = BROKER_HEARTBEAT_S * 1000, BROKER_NAME = 320 };
 
 struct broker {
     amqp_connection_state_t connection; /* for librabbitmq's own functions, on BROKER_CHANNEL */

@@ -96,9 +96,9 @@ static void format_duration(double seconds, char *buffer, size_t size)
         (void)snprintf(buffer, size, "%d ms", seconds > 0 ? (int)(seconds * 1000) : 0);
     else if (whole < 120)
         (void)snprintf(buffer, size, "%lld s", whole);
-    else if (whole < 2 * 3600)
+    else if (whole < 2LL * 3600)
         (void)snprintf(buffer, size, "%lld min", whole / 60);
-    else if (whole < 2 * 86400)
+    else if (whole < 2LL * 86400)
         (void)snprintf(buffer, size, "%lld h", whole / 3600);
     else
         (void)snprintf(buffer, size, "%lld d", whole / 86400);

@@ -503,7 +503,8 @@ static bool settle_command(const char ***place, const char *path, struct error *
 
 static bool settle(struct config *config, struct error *error)
 {
-    while (config->rabbitmq.urls[config->rabbitmq.url_count])
+    const char **urls = config->rabbitmq.urls;
+    while (urls && urls[config->rabbitmq.url_count])
         config->rabbitmq.url_count++;
     if (!settle_command(&config->scheduler.command, "scheduler.command", error) ||
         !settle_command(&config->scheduler.health.command, "scheduler.health.command", error) ||
@@ -540,9 +541,8 @@ static bool check_timings(const struct config *config, struct error *error)
 
 static bool load(struct config *config, const struct config_flags *flags, struct error *error)
 {
-    const char *named = flags->path;
-    if (!named && getenv("HEIRFLOW_CONFIG") && *getenv("HEIRFLOW_CONFIG"))
-        named = getenv("HEIRFLOW_CONFIG");
+    const char *set = getenv("HEIRFLOW_CONFIG");
+    const char *named = flags->path ? flags->path : set && *set ? set : NULL;
     const char *path = named ? named : access(DEFAULT_PATH, F_OK) == 0 ? DEFAULT_PATH : NULL;
     if (path && strcmp(path, "/dev/null") == 0) /* says "no file", not even the usual one */
         path = NULL;

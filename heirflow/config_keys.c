@@ -268,5 +268,5 @@ void config_twin(const struct config_key *key, const char *suffix, char *buffer,
 {
     (void)snprintf(buffer, size, "HEIRFLOW_%s%s", key->path, suffix);
     for (char *c = buffer; *c; c++)
-        *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
+        *c = (char)(*c == '.' ? '_' : toupper((unsigned char)*c));
 }

@@ -15,7 +15,8 @@ void error_clean(char *text)
     }
 }
 
-static void set(struct error *error, bool retryable, enum exit_code code, const char *format, va_list arguments)
+__attribute__((format(printf, 4, 0))) static void set(struct error *error, bool retryable, enum exit_code code,
+                                                      const char *format, va_list arguments)
 {
     char text[sizeof error->text];
     (void)vsnprintf(text, sizeof text, format, arguments); /* a text too long is cut */
@@ -28,7 +29,7 @@ static void set(struct error *error, bool retryable, enum exit_code code, const 
     memcpy(error->text, text, sizeof text);
 }
 
-bool error_set(struct error *error, enum exit_code code, const char *format, ...)
+bool(error_set)(struct error *error, enum exit_code code, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -37,7 +38,7 @@ bool error_set(struct error *error, enum exit_code code, const char *format, ...
     return false;
 }
 
-bool error_set_retryable(struct error *error, enum exit_code code, const char *format, ...)
+bool(error_set_retryable)(struct error *error, enum exit_code code, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -46,7 +47,7 @@ bool error_set_retryable(struct error *error, enum exit_code code, const char *f
     return false;
 }
 
-bool error_wrap(struct error *error, const char *format, ...)
+bool(error_wrap)(struct error *error, const char *format, ...)
 {
     char what[256], text[sizeof error->text];
     va_list arguments;

@@ -35,7 +35,7 @@ static void hash(const void *content, size_t size, char hex[CHECKSUM_HEX])
 {
     unsigned char sum[EVP_MAX_MD_SIZE] = {0};
     (void)EVP_Digest(content, size, sum, NULL, EVP_sha256(), NULL); /* fails only without memory: then nothing matches it */
-    for (int i = 0; i < CHECKSUM_HEX / 2; i++)
+    for (size_t i = 0; i < CHECKSUM_HEX / 2; i++)
         (void)snprintf(hex + 2 * i, 3, "%02x", sum[i]);
 }
 
@@ -281,7 +281,7 @@ static bool decode(json_t *file, char **ret_content, size_t *ret_size, struct er
         EVP_DecodeUpdate(decoder, (unsigned char *)*ret_content, &size, (const unsigned char *)text, (int)length) >= 0 &&
         EVP_DecodeFinal(decoder, (unsigned char *)*ret_content + size, &rest) >= 0;
     EVP_ENCODE_CTX_free(decoder);
-    *ret_size = (size_t)(size + rest);
+    *ret_size = (size_t)size + (size_t)rest;
     hash(*ret_content, *ret_size, checksum);
     if (!decoded || !expected || strcmp(expected, checksum) != 0)
         return refuse(error, path, "the stored copy does not have its checksum");

@@ -117,7 +117,7 @@ static void take_found(struct host *self, const struct addrinfo *found)
     int count = 0;
     for (const struct addrinfo *each = found; each; each = each->ai_next)
         count++;
-    char **addresses = calloc((size_t)count, sizeof *addresses);
+    char **addresses = count > 0 ? calloc((size_t)count, sizeof *addresses) : NULL;
     if (!addresses)
         return;
     int filled = 0;

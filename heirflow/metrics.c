@@ -20,7 +20,7 @@ static void put_label(char *buffer, size_t size, const char *name, const char *v
     for (; *value && length + 4 < size; value++) {
         if (*value == '\\' || *value == '"' || *value == '\n')
             buffer[length++] = '\\';
-        buffer[length++] = *value == '\n' ? 'n' : *value;
+        buffer[length++] = (char)(*value == '\n' ? 'n' : *value);
     }
     (void)snprintf(buffer + length, size - length, "\"");
 }

@@ -73,7 +73,7 @@ static bool take(struct publisher *self, const amqp_method_t *method, struct err
 bool publisher_listen(struct publisher *self, int64_t wait_ms, struct error *error)
 {
     amqp_connection_state_t connection = self->broker->connection;
-    int64_t bearable_ms = BROKER_HEARTBEAT_S * 1000 - broker_silent_ms(self->broker);
+    int64_t bearable_ms = BROKER_HEARTBEAT_MS - broker_silent_ms(self->broker);
     if (wait_ms > bearable_ms)
         wait_ms = bearable_ms > 0 ? bearable_ms : 0;
     struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
@@ -82,7 +82,7 @@ bool publisher_listen(struct publisher *self, int64_t wait_ms, struct error *err
         amqp_maybe_release_buffers(connection);
         int status = amqp_simple_wait_frame_noblock(connection, &frame, &wait);
         if (status == AMQP_STATUS_TIMEOUT)
-            return broker_silent_ms(self->broker) < BROKER_HEARTBEAT_S * 1000 || broker_fail_silent(self->broker, error);
+            return broker_silent_ms(self->broker) < BROKER_HEARTBEAT_MS || broker_fail_silent(self->broker, error);
         if (status != AMQP_STATUS_OK)
             return broker_fail_status(self->broker, PUBLISHING, status, error);
         if (frame.frame_type == AMQP_FRAME_METHOD && !take(self, &frame.payload.method, error))

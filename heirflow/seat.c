@@ -206,7 +206,7 @@ static bool may_wait(const struct seat *seat, const char *run_directory, const c
 static bool lock(const char *run_directory, const char *group, int64_t wait_ms, struct seat *seat, struct error *error)
 {
     int64_t until_ms = clock_now_ms() + wait_ms;
-    const struct timespec nap = {.tv_nsec = LOOK_AGAIN_MS * 1000000};
+    const struct timespec nap = {.tv_nsec = LOOK_AGAIN_MS * 1000000L};
     for (;;) {
         if (seat->lock_fd <= 0 && !open_lock(run_directory, group, seat, error))
             return false;

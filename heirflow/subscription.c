@@ -208,7 +208,7 @@ static bool consume(struct subscription *self, struct broker *broker, struct err
         } else if (!library || reply.library_error != AMQP_STATUS_TIMEOUT) {
             return broker_fail_reply(broker, "waiting for news", reply, error);
         }
-        if (broker_silent_ms(broker) >= BROKER_HEARTBEAT_S * INT64_C(1000))
+        if (broker_silent_ms(broker) >= BROKER_HEARTBEAT_MS)
             return broker_fail_silent(broker, error);
         report_word(self, broker);
     }

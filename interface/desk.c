@@ -224,12 +224,11 @@ static enum desk_verdict press_panel(struct desk *self, uint32_t code, const str
 {
     const struct keys_key *key = keys_find(code);
     enum keys_action action = key ? key->action : KEYS_NONE;
-    if (action == KEYS_BACK || action == KEYS_QUIT || action == KEYS_HELP)
+    bool closes = action == KEYS_DETAILS && self->panel != DESK_GROUPS;
+    if (closes || action == KEYS_BACK || action == KEYS_QUIT || action == KEYS_HELP)
         self->panel = DESK_NO_PANEL;
     else if (action == KEYS_REPAINT)
         return DESK_REPAINT;
-    else if (self->panel != DESK_GROUPS && action == KEYS_DETAILS)
-        self->panel = DESK_NO_PANEL;
     else if (self->panel != DESK_GROUPS)
         self->top = clamp(self->top + step_of(action, sizes->panel_page), sizes->panel_rows - sizes->panel_page);
     else if (action == KEYS_DETAILS && self->group_count) {

@@ -250,9 +250,7 @@ static void step(struct feed *self)
         ask_status(self, now_ms);
     else if (!self->refused && !self->grants_known)
         ask_grants(self);
-    else if (!self->refused && news_due(self, now_ms, &after, &at_ms))
-        ask_news(self, after, now_ms);
-    else if (!self->refused && older_due(self, &after))
+    else if (!self->refused && (news_due(self, now_ms, &after, &at_ms) || older_due(self, &after)))
         ask_news(self, after, now_ms);
     else
         wake_at(self, at_ms);

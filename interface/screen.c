@@ -151,7 +151,7 @@ static void use_theme(const struct theme *theme)
     for (int role = 0; role < LAYOUT_ROLES; role++) {
         short colour = theme->colours[role];
         bool shown = screen.colours && colour >= 0 && colour < COLORS;
-        screen.pairs[role] = shown ? (short)role : 0;
+        screen.pairs[role] = (short)(shown ? role : 0);
         screen.attributes[role] = shown && colour == GREY ? A_NORMAL : attributes[role];
         if (shown)
             (void)init_pair((short)role, colour, -1);
