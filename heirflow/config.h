@@ -49,7 +49,7 @@ struct config {
         } health;
     } scheduler;
     const char *fence_role;    /* NULL: none; as which the scheduler logs in to Postgres */
-    const char *run_directory; /* "" where none is configured and the system offers none: see check_runnable */
+    const char *run_directory; /* "" where none is configured and the system offers none: see runnable_check */
     int64_t retention_days;    /* default 90; 0: news and terms are kept for ever */
     bool no_heir;              /* watch and relay, never lead */
     struct {

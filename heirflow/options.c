@@ -15,12 +15,13 @@
 #include "migrate.h"
 #include "operate.h"
 #include "output.h"
+#include "runnable.h"
 #include "wrapper.h"
 
 static int run_wrapper(const struct config *config, const struct options *options)
 {
     struct error error;
-    if (check_runnable(config, &error))
+    if (runnable_check(config, &error))
         return wrapper_run((struct config *)config, &options->flags); /* main's own, which nobody else uses meanwhile */
     fprintf(stderr, "heirflow run: %s\n", error.text);
     return error.exit_code;

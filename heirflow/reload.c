@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
+#include "runnable.h"
 
 /* One of them, shared with its thread; freed by whoever is the last to need it. */
 struct reading {
@@ -42,7 +42,7 @@ static bool fits(const struct reading *self, struct config *fresh, struct error 
                          self->path);
     bool no_heir = fresh->no_heir;
     fresh->no_heir = self->no_heir;
-    bool good = check_runnable(fresh, error);
+    bool good = runnable_check(fresh, error);
     fresh->no_heir = no_heir;
     return good;
 }

@@ -4,20 +4,14 @@
 
 #include <signal.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 
 #include "cleanup.h"
 #include "clock.h"
-#include "estate.h"
-#include "fence.h"
-#include "health.h"
 #include "hooks.h"
 #include "http.h"
-#include "keeper.h"
 #include "news.h"
-#include "output.h"
 #include "postgres.h"
+#include "reign.h"
 #include "reload.h"
 #include "roster.h"
 #include "seat.h"
@@ -30,19 +24,9 @@
 #define RECONNECT_MOST_MS 500
 #define NEWS_STOP_MS 2000
 #define LEAVE_MOST_MS 15000 /* for everything but the scheduler's own stop_timeout_ms */
-#define INHERIT_MOST_MS 2000
-#define SETTLE_MOST_MS 1000
-
-/* One keeper a term; the last one may still be on its way out when the next begins. */
-struct reign {
-    struct wrapper *wrapper;
-    struct keeper *keeper;
-    bool tree_dead;
-};
 
 struct wrapper {
     struct config *config;
-    struct config *coming; /* read since; its part for the next term is not in force yet. Or NULL */
     struct reload *reload;
     uv_loop_t loop;
     uv_timer_t wake, reconnect;
@@ -53,15 +37,7 @@ struct wrapper {
     struct news *news;
     struct succession succession;
     struct reign *reign;
-    int reigns;
-    struct health *health;
     struct hooks *hooks;
-    struct fence *fence;
-    struct estate *estate; /* NULL: nothing is inherited */
-    int to_prepare;        /* what of ORDER_PREPARE is not done */
-    int64_t prepared_term; /* the latest that began with ORDER_PREPARE */
-    bool stops_in_peace;   /* it ran when it was told to stop, and has the time for it */
-    struct output *output;
     struct http *http;
     struct supervisor *supervisor;
 
@@ -75,12 +51,7 @@ struct wrapper {
     struct voice voice;
     int64_t unpublished_since_ms;
 
-    pid_t pid; /* the scheduler's */
-    const char *scheduler_state;
-    char started_at[32];
-    int64_t restarts;
-    int64_t replied_ms, replies, waited_ms, unpublished; /* for HTTP, as are the next two */
-    int64_t all_restarts;
+    int64_t replied_ms, replies, waited_ms, unpublished; /* for HTTP, as is the next */
     int64_t successions[VITALS_REASONS];
     int64_t lease_ms; /* the group's, as the next accession would have it */
 };
@@ -90,10 +61,11 @@ static void describe_vitals(void *data, struct vitals *ret);
 
 /* ---- what this member says ---- */
 
-static void keep_news(struct wrapper *self, const char *event, const char *reason, int64_t term, json_t *data)
+static void keep_news(void *data, const char *event, const char *reason, int64_t term, json_t *about)
 {
-    json_t *copy = json_copy(data);
-    if (!voice_keep(&self->voice, event, reason, term, data))
+    struct wrapper *self = data;
+    json_t *copy = json_copy(about);
+    if (!voice_keep(&self->voice, event, reason, term, about))
         log_event(LOG_ERROR, "news-lost", "{s:s}", "reason", "the database has been away for too many events");
     const json_t *kept = json_array_get(self->voice.news, json_array_size(self->voice.news) - 1);
     hooks_tell(self->hooks, event, json_string_value(json_object_get(kept, "id")), term, reason, copy);
@@ -141,221 +113,11 @@ static void drop_refused_news(struct wrapper *self, const struct error *error)
 
 static json_t *describe_scheduler(const struct wrapper *self)
 {
-    if (!self->scheduler_state)
+    const struct reign_scheduler *scheduler = reign_scheduler(self->reign);
+    if (!scheduler->state)
         return NULL;
-    return json_pack("{s:s, s:I, s:s, s:I}", "state", self->scheduler_state, "pid", (json_int_t)self->pid, "started_at",
-                     self->started_at, "restarts", (json_int_t)self->restarts);
-}
-
-/* ---- the scheduler ---- */
-
-static bool ended_well(int status)
-{
-    return WIFEXITED(status) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
-}
-
-static void describe_end(int status, char *text, size_t size)
-{
-    if (WIFSIGNALED(status))
-        (void)snprintf(text, size, "killed by signal %d (SIG%s)", WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
-    else
-        (void)snprintf(text, size, "exit status %d", WEXITSTATUS(status));
-}
-
-static void on_started(struct wrapper *self, pid_t pid)
-{
-    struct tm utc;
-    time_t now = time(NULL);
-    gmtime_r(&now, &utc);
-    (void)strftime(self->started_at, sizeof self->started_at, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    self->pid = pid;
-    self->scheduler_state = "running";
-    health_start(self->health, self->succession.term);
-    estate_watch(self->estate);
-    raise_event(self, (struct event){.type = EVENT_SCHEDULER_STARTED});
-}
-
-/* While the lease is renewed no more, for there is no keeper to confirm it; and before any fencing would begin. */
-static int64_t settle_limit_ms(const struct wrapper *self)
-{
-    const struct succession *succession = &self->succession;
-    int64_t fence_grace_ms = succession_fence_grace_ms(&succession->settings, succession->lease_ms);
-    int64_t left_ms = succession_term_at_ms(succession->deadline_ms, succession->lease_ms, fence_grace_ms) - clock_now_ms();
-    return left_ms < SETTLE_MOST_MS ? left_ms : SETTLE_MOST_MS;
-}
-
-static void on_settled(void *data)
-{
-    raise_event(data, (struct event){.type = EVENT_TREE_DEAD});
-}
-
-static void on_tree_dead(struct reign *reign, const char *reason, bool in_peace)
-{
-    struct wrapper *self = reign->wrapper;
-    if (reign->tree_dead)
-        return;
-    reign->tree_dead = true;
-    self->reign = NULL;
-    self->scheduler_state = NULL;
-    health_stop(self->health);
-    if (in_peace && estate_settle(self->estate, settle_limit_ms(self)))
-        return; /* its death is told when the last copy is stored */
-    estate_rest(self->estate);
-    raise_event(self, (struct event){.type = EVENT_TREE_DEAD, .reason = reason});
-}
-
-static void on_report(void *data, const struct keeper_report *report)
-{
-    struct reign *reign = data;
-    struct wrapper *self = reign->wrapper;
-    char text[sizeof report->text];
-    switch (report->word) {
-    case KEEPER_ECHO:
-        raise_event(self, (struct event){.type = EVENT_KEEPER_ECHO, .deadline_ms = report->deadline_ms});
-        break;
-    case KEEPER_STARTED:
-        on_started(self, report->pid);
-        break;
-    case KEEPER_START_FAILED:
-        log_event(LOG_ERROR, "scheduler-start-failed", "{s:s}", "reason", report->text);
-        self->scheduler_state = "failed";
-        health_stop(self->health);
-        estate_rest(self->estate);
-        raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = report->text});
-        break;
-    case KEEPER_EXITED:
-        describe_end(report->status, text, sizeof text);
-        self->scheduler_state = "exited";
-        self->stops_in_peace = false;
-        health_stop(self->health);
-        estate_rest(self->estate);
-        raise_event(self, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = text});
-        break;
-    case KEEPER_TREE_DEAD:
-        on_tree_dead(reign, "lease not renewed", self->stops_in_peace && ended_well(report->status));
-        break;
-    case KEEPER_GONE:
-        on_tree_dead(reign, NULL, false);
-        keeper_free(reign->keeper);
-        free(reign);
-        self->reigns--;
-        break;
-    }
-}
-
-static void on_health(void *data, const struct health_report *report)
-{
-    struct wrapper *self = data;
-    if (!self->reign || !keeper_lives(self->reign->keeper))
-        return; /* without a namespace a keeper's death takes our children along, this one too */
-    if (report->reason)
-        log_event(report->failures ? LOG_WARN : LOG_DEBUG, "health-failed", "{s:I, s:s}", "in_a_row",
-                  (json_int_t)report->failures, "reason", report->reason);
-    else if (report->failures)
-        log_event(LOG_INFO, "health-restored", "{s:I}", "after_failures", (json_int_t)report->failures);
-    if (report->unhealthy)
-        raise_event(self, (struct event){.type = EVENT_SCHEDULER_UNHEALTHY, .reason = report->reason});
-}
-
-static void adopt_coming(struct wrapper *self)
-{
-    if (!self->coming)
-        return;
-    config_adopt(self->config, self->coming, CONFIG_AT_NEXT_TERM);
-    config_free(self->coming);
-    self->coming = NULL;
-}
-
-static void start_scheduler(struct wrapper *self, const struct order *order)
-{
-    if (self->prepared_term != order->term) /* what was inherited lies where the configuration said then */
-        adopt_coming(self);
-    const struct succession *succession = &self->succession;
-    struct keeper_spec spec = {
-        .config = self->config,
-        .seat = self->seat.id,
-        .lock_fd = self->seat.lock_fd,
-        .output_fd = output_to(self->output, self->config->scheduler.output),
-        .member_id = succession->term_member,
-        .term = order->term,
-        .incarnation = succession->term_incarnation,
-        .deadline_ms = order->deadline_ms,
-        .lease_ms = succession->lease_ms,
-        .fence_grace_ms = succession_fence_grace_ms(&succession->settings, succession->lease_ms),
-    };
-    struct error error;
-    struct reign *reign = calloc(1, sizeof *reign);
-    if (reign) {
-        reign->wrapper = self;
-        if (keeper_start(&self->loop, &spec, on_report, reign, &reign->keeper, &error)) {
-            self->reign = reign;
-            self->reigns++;
-            self->stops_in_peace = false;
-            self->restarts = 0;
-            self->scheduler_state = "starting";
-            return;
-        }
-        log_event(LOG_ERROR, "keeper-start-failed", "{s:s}", "reason", error.text);
-        free(reign);
-    }
-    raise_event(self, (struct event){.type = EVENT_TREE_DEAD});
-}
-
-/* Both at once: what is inherited lies in the database, where a predecessor can change nothing any more. */
-static void prepare(struct wrapper *self, const struct order *order)
-{
-    const struct succession *succession = &self->succession;
-    const struct fence_term term = {
-        .member_id = succession->term_member,
-        .term = order->term,
-        .incarnation = succession->term_incarnation,
-    };
-    int64_t inherit_ms = succession->lease_ms / 3 < INHERIT_MOST_MS ? succession->lease_ms / 3 : INHERIT_MOST_MS;
-    adopt_coming(self);
-    self->prepared_term = order->term;
-    self->to_prepare = order->fence + order->inherit;
-    if (order->fence)
-        fence_begin(self->fence, &term, order->timeout_ms);
-    if (order->inherit)
-        estate_inherit(self->estate, &(struct estate_term){term.member_id, term.term, term.incarnation}, inherit_ms);
-}
-
-static void part_prepared(struct wrapper *self, const char *fault)
-{
-    if (!self->succession.preparing || !self->to_prepare)
-        return; /* that term has ended meanwhile */
-    self->to_prepare -= !fault;
-    if (fault || !self->to_prepare)
-        raise_event(self, (struct event){.type = EVENT_PREPARED, .reason = fault});
-}
-
-static void on_inherited(void *data)
-{
-    part_prepared(data, NULL);
-}
-
-static void on_estate(void *data, const struct estate_report *report)
-{
-    struct wrapper *self = data;
-    log_event(report->level, report->event, "{s:I, s:s?, s:O?}", "term", (json_int_t)report->term, "reason", report->reason,
-              "copy", report->data);
-    if (report->news)
-        keep_news(self, report->event, report->reason, report->term, json_incref(report->data));
-}
-
-static void on_fence(void *data, const struct fence_report *report)
-{
-    struct wrapper *self = data;
-    if (!self->succession.preparing)
-        return; /* that term has ended meanwhile */
-    if (report->error)
-        log_event(LOG_ERROR, "fence-failed", "{s:s}", "reason", report->error->text);
-    else
-        log_event(LOG_INFO, "fence-closed", "{s:I, s:I}", "term", (json_int_t)self->succession.term, "sessions_ended",
-                  (json_int_t)report->ended);
-    if (report->leaks)
-        log_event(LOG_ERROR, "fence-leaks", "{s:s, s:s}", "reason", report->leaks, "remedy", "see `heirflow check`");
-    part_prepared(self, report->error ? report->error->text : NULL);
+    return json_pack("{s:s, s:I, s:s, s:I}", "state", scheduler->state, "pid", (json_int_t)scheduler->pid, "started_at",
+                     scheduler->started_at, "restarts", (json_int_t)scheduler->restarts);
 }
 
 /* ---- orders ---- */
@@ -374,7 +136,7 @@ static void send_request(struct wrapper *self, const struct order *order)
         self->roster.generation = self->seat.generation;
     }
     if (order->request == REQUEST_ACCEDE)
-        estate_expect_term(self->estate);
+        reign_expect(self->reign);
     bool carries = order->request == REQUEST_HEARTBEAT || order->request == REQUEST_ABDICATE;
     cleanup_json json_t *about_self = voice_describe(self->config, &self->succession, describe_scheduler(self));
     cleanup_json json_t *news = voice_send(&self->voice, carries);
@@ -394,9 +156,10 @@ static void tell(struct wrapper *self, const struct order *order)
 {
     const char *reason = order->reason[0] ? order->reason : NULL;
     bool started = strcmp(order->tell, "scheduler-started") == 0;
-    json_t *pid = started ? json_integer(self->pid) : NULL;
+    const struct reign_scheduler *scheduler = reign_scheduler(self->reign);
+    json_t *pid = started ? json_integer(scheduler->pid) : NULL;
     log_event(LOG_INFO, order->tell, "{s:I, s:s?, s:O?}", "term", (json_int_t)order->term, "reason", reason, "pid", pid);
-    json_t *data = started ? json_pack("{s:o, s:I}", "pid", pid, "restarts", (json_int_t)self->restarts) : NULL;
+    json_t *data = started ? json_pack("{s:o, s:I}", "pid", pid, "restarts", (json_int_t)scheduler->restarts) : NULL;
     keep_news(self, order->tell, reason, order->term, data);
 }
 
@@ -416,51 +179,18 @@ static void set_wake(struct wrapper *self, int64_t at_ms)
 
 static void carry_out(struct wrapper *self, const struct order *order)
 {
-    struct keeper *keeper = self->reign ? self->reign->keeper : NULL;
     switch (order->type) {
     case ORDER_SEND:
         send_request(self, order);
         break;
     case ORDER_PREPARE:
-        prepare(self, order);
-        break;
     case ORDER_START_SCHEDULER:
-        start_scheduler(self, order);
-        break;
     case ORDER_SET_DEADLINE:
-        if (keeper)
-            keeper_set_deadline(keeper, order->deadline_ms);
-        break;
     case ORDER_RESTART_SCHEDULER:
-        self->restarts++;
-        self->all_restarts++;
-        self->scheduler_state = "starting";
-        if (keeper)
-            keeper_restart(keeper);
-        break;
     case ORDER_END_RUN:
-        self->scheduler_state = "stopping";
-        health_stop(self->health);
-        estate_rest(self->estate);
-        if (keeper)
-            keeper_end_run(keeper, order->kill_at_ms);
-        break;
     case ORDER_STOP_SCHEDULER:
-        self->scheduler_state = "stopping";
-        health_stop(self->health);
-        self->stops_in_peace = self->succession.state == SUCCESSION_STOPPING && self->succession.running;
-        if (self->stops_in_peace)
-            estate_expect_end(self->estate);
-        else
-            estate_rest(self->estate);
-        if (keeper)
-            keeper_stop(keeper, order->kill_at_ms);
-        break;
     case ORDER_KILL_KEEPER:
-        if (keeper)
-            keeper_kill(keeper);
-        else
-            estate_rest(self->estate);
+        reign_carry_out(self->reign, order);
         break;
     case ORDER_TELL:
         tell(self, order);
@@ -508,10 +238,7 @@ static void raise_event(struct wrapper *self, struct event event)
     if (self->leaving)
         return;
     const struct succession *succession = &self->succession;
-    if (self->to_prepare && !succession->preparing) { /* that term has ended, or cannot begin */
-        self->to_prepare = 0;
-        estate_rest(self->estate);
-    }
+    reign_stepped(self->reign);
     hooks_reign(self->hooks, succession->term_member, succession->term_incarnation,
                 holds_term(self) ? succession->term : 0);
     struct vitals vitals;
@@ -522,12 +249,16 @@ static void raise_event(struct wrapper *self, struct event event)
 
 /* ---- callbacks ---- */
 
+static void on_reign_event(void *data, struct event event)
+{
+    raise_event(data, event);
+}
+
 static void on_wake(uv_timer_t *timer)
 {
     struct wrapper *self = timer->data;
     /* after a pause much may lie waiting: hear it before judging what is late */
-    if (self->reign)
-        keeper_drain(self->reign->keeper);
+    reign_drain(self->reign);
     if (!self->leaving)
         postgres_drain(self->postgres);
     raise_event(self, (struct event){.type = EVENT_TIMER});
@@ -628,7 +359,7 @@ static void on_reply(void *data, uint32_t number, const struct roster_reply *rep
                           .granted = reply->granted,
                           .observation = reply->observed ? &reply->observation : NULL,
                           .fence = reply->fence,
-                          .inherit = reply->request == REQUEST_ACCEDE && reply->granted && self->estate,
+                          .inherit = reply->request == REQUEST_ACCEDE && reply->granted && reign_inherits(self->reign),
                           .unable = reply->unable,
                           .refusal = reply->refusal,
                       });
@@ -680,7 +411,7 @@ static void on_notify(void *data, const char *payload)
     bool ours = group && strcmp(group, self->config->group) == 0 &&
                 json_integer_value(json_object_get(object, "member_id")) == self->roster.member_id;
     if (ours && self->succession.state == SUCCESSION_STANDBY)
-        estate_expect_term(self->estate);
+        reign_expect(self->reign);
     if (ours)
         raise_event(self, (struct event){.type = EVENT_WOKEN});
 }
@@ -709,9 +440,8 @@ static void apply(struct wrapper *self, const char *changes)
     if (concerns(changes, "rabbitmq.") || concerns(changes, "retention_days"))
         news_configure(self->news, config);
     hooks_configure(self->hooks);
-    bool runs = self->scheduler_state && strcmp(self->scheduler_state, "running") == 0;
-    if (concerns(changes, "scheduler.health.") && runs)
-        health_start(self->health, self->succession.term);
+    if (concerns(changes, "scheduler.health."))
+        reign_restart_health(self->reign);
 }
 
 static void on_reload(void *data, struct config *fresh, const struct error *error)
@@ -727,15 +457,11 @@ static void on_reload(void *data, struct config *fresh, const struct error *erro
     cleanup_free char *kept = config_changes(self->config, fresh, CONFIG_AT_RESTART);
     config_adopt(self->config, fresh, CONFIG_AT_ONCE);
     apply(self, at_once);
-    config_free(self->coming);
-    self->coming = fresh;
-    bool runs = self->reign || self->succession.preparing; /* else there is nothing that the new values could not suit */
-    if (!runs)
-        adopt_coming(self);
+    bool all_at_once = reign_reconfigure(self->reign, fresh);
     bool none = !at_once && !later && !kept;
-    cleanup_json json_t *applied = join(at_once, runs ? NULL : later);
+    cleanup_json json_t *applied = join(at_once, all_at_once ? later : NULL);
     log_event(kept ? LOG_WARN : LOG_INFO, "reloaded", "{s:O?, s:s?, s:s?, s:s?}", "applied", applied, "at_next_term",
-              runs ? later : NULL, "needs_restart", kept, "changes", none ? "none" : NULL);
+              all_at_once ? NULL : later, "needs_restart", kept, "changes", none ? "none" : NULL);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -743,7 +469,7 @@ static void on_signal(uv_signal_t *handle, int number)
     struct wrapper *self = handle->data;
     if (number == SIGHUP) {
         supervisor_reloading(self->supervisor);
-        output_reopen(self->output);
+        reign_reopen_output(self->reign);
         reload_ask(self->reload, self->config);
         return;
     }
@@ -759,9 +485,10 @@ static void describe_vitals(void *data, struct vitals *ret)
 {
     struct wrapper *self = data;
     const struct succession *succession = &self->succession;
+    const struct reign_scheduler *scheduler = reign_scheduler(self->reign);
     *ret = (struct vitals){
         .state = succession_state_name(succession->state),
-        .scheduler = self->scheduler_state,
+        .scheduler = scheduler->state,
         .in_line = succession->state == SUCCESSION_STANDBY || succession->state == SUCCESSION_ACCEDING,
         .held_term = holds_term(self) ? succession->term : 0,
         .deadline_ms = succession->deadline_ms,
@@ -772,7 +499,7 @@ static void describe_vitals(void *data, struct vitals *ret)
         .replies = self->replies,
         .waited_ms = self->waited_ms,
         .unpublished = self->config->rabbitmq.url_count > 0 && self->replied_ms ? self->unpublished : -1,
-        .restarts = self->all_restarts,
+        .restarts = scheduler->all_restarts,
     };
     memcpy(ret->successions, self->successions, sizeof ret->successions);
 }
@@ -781,27 +508,14 @@ static void describe_vitals(void *data, struct vitals *ret)
 static void terminate_scheduler(void *data)
 {
     struct wrapper *self = data;
-    if (self->reign)
-        keeper_drain(self->reign->keeper); /* the pid must not be that of one that has ended */
-    bool runs = self->reign && self->scheduler_state && strcmp(self->scheduler_state, "running") == 0;
-    if (runs)
-        (void)kill(self->pid, SIGTERM);
-    log_event(LOG_WARN, "terminate-requested", "{s:s}", "outcome", runs ? "SIGTERM sent" : "no scheduler runs here");
+    bool sent = reign_terminate(self->reign);
+    log_event(LOG_WARN, "terminate-requested", "{s:s}", "outcome", sent ? "SIGTERM sent" : "no scheduler runs here");
 }
 
 static void on_http_event(void *data, const char *event, const char *detail)
 {
     (void)data;
     log_event(strcmp(event, "http-listening") == 0 ? LOG_INFO : LOG_WARN, event, "{s:s}", "detail", detail);
-}
-
-static void on_output(void *data, const struct output_report *report)
-{
-    if (report->reason)
-        log_event(LOG_ERROR, "output-lost", "{s:s, s:s, s:s}", "path", report->path, "reason", report->reason, "remedy",
-                  "free space, or let this user write there; the scheduler goes on");
-    else
-        log_event(LOG_INFO, "output-restored", "{s:s, s:I}", "path", report->path, "bytes_lost", (json_int_t)report->lost);
 }
 
 static void on_news_state(void *data, const char *state, const char *detail, int64_t published)
@@ -827,19 +541,12 @@ static void close_all(struct wrapper *self)
                   "left while the database did not take them");
     if (self->news)
         news_wake(self->news, self->roster.member_id); /* that this member left is still to be told */
-    output_free(self->output);
-    self->output = NULL;
+    reign_close(self->reign);
     reload_free(self->reload);
     self->reload = NULL;
     hooks_tell(self->hooks, "left", NULL, 0, NULL, NULL);
     hooks_free(self->hooks);
     self->hooks = NULL;
-    health_free(self->health);
-    self->health = NULL;
-    fence_free(self->fence);
-    self->fence = NULL;
-    estate_free(self->estate);
-    self->estate = NULL;
     http_free(self->http);
     self->http = NULL;
     supervisor_free(self->supervisor);
@@ -890,18 +597,16 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
         return false;
     if (!create_postgres(self, error))
         return false;
-    const struct estate_callbacks estate_callbacks = {on_estate, on_inherited, on_settled, self};
-    self->fence = fence_create(&self->loop, config, on_fence, self, error);
-    if (!self->fence || !estate_create(&self->loop, config, self->seat.id, &estate_callbacks, &self->estate, error) ||
-        !news_start(config, on_news_state, self, &self->news, error)) {
-        fence_free(self->fence);
-        estate_free(self->estate);
+    const struct reign_callbacks reign_callbacks = {on_reign_event, keep_news, self};
+    self->reign = reign_create(&self->loop, self->config, &self->succession, self->seat.id, self->seat.lock_fd,
+                               &reign_callbacks, error);
+    if (!self->reign || !news_start(config, on_news_state, self, &self->news, error)) {
+        reign_close(self->reign);
         postgres_destroy(self->postgres, on_postgres_closed, self);
         return false;
     }
     voice_init(&self->voice);
     self->hooks = hooks_create(&self->loop, config, self->seat.id, on_hook, self);
-    self->health = health_create(&self->loop, config, self->seat.id, on_health, self);
     self->roster = (struct roster){
         .postgres = self->postgres,
         .group = config->group,
@@ -914,8 +619,6 @@ static bool begin(struct wrapper *self, const struct config_flags *flags, struct
     (void)uv_timer_init(&self->loop, &self->wake); /* cannot fail */
     (void)uv_timer_init(&self->loop, &self->reconnect);
     self->wake.data = self->reconnect.data = self;
-    self->output = output_create(&self->loop, on_output, self);
-    (void)output_to(self->output, config->scheduler.output); /* now, so that a path of no use is told at once */
     start_signal(self, &self->terminate, SIGTERM);
     start_signal(self, &self->interrupt, SIGINT);
     start_signal(self, &self->hangup, SIGHUP);
@@ -947,7 +650,7 @@ int wrapper_run(struct config *config, const struct config_flags *flags)
     if (begun)
         log_event(LOG_INFO, "left", "{s:s, s:s}", "group", config->group, "node", config->node);
     voice_finish(&self.voice);
-    config_free(self.coming);
+    reign_free(self.reign);
     seat_release(&self.seat);
     (void)uv_loop_close(&self.loop);
     return begun ? EXIT_CODE_OK : (int)error.exit_code;
