@@ -68,6 +68,16 @@ static void start(void)
     fuzz_require(pthread_create(&thread, NULL, run, NULL) == 0);
 }
 
+/* libFuzzer's timer interrupts it: then it goes on by itself, and asking again tells how. */
+static bool connect_to_server(int fd)
+{
+    while (connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EISCONN) {
+        if (errno != EINTR && errno != EALREADY)
+            return false;
+    }
+    return true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int started;
@@ -77,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!started++)
         start();
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+    if (fd < 0 || !connect_to_server(fd)) {
         perror("fuzz_http: cannot connect");
         abort();
     }
