@@ -378,7 +378,7 @@ static void print_option(const struct option_spec *spec, FILE *stream)
     char left[40];
     (void)snprintf(left, sizeof left, "--%s%s%s", spec->name, spec->argument ? " " : "",
                    spec->argument ? spec->argument : "");
-    fprintf(stream, "  %-16s %s\n", left, spec->help);
+    fprintf(stream, "  %-17s %s\n", left, spec->help);
 }
 
 void options_print_help(const struct command *command, FILE *stream)

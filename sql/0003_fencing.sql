@@ -125,7 +125,7 @@ begin
         end if;
         exit when v_entering = '{}' and v_sessions = '{}';
         if clock_timestamp() >= v_until then
-            return jsonb_build_object('fenced', false, 'reason', format('%s sessions do not end, %s log-ins stay unnamed',
+            return jsonb_build_object('fenced', false, 'reason', format('sessions that do not end: %s, log-ins without a name: %s',
                                                                         cardinality(v_sessions), cardinality(v_entering)));
         end if;
         perform pg_terminate_backend(pid) from unnest(v_sessions) pid;

@@ -205,6 +205,19 @@ def secrets_of(deployment):
     return dict(line.split("=", 1) for line in (deployment.state / "secrets").read_text().splitlines())
 
 
+def test_the_inventory_of_the_manual(deployment, folder):
+    """docs/deployment.md: the one that it leads through is as good as it looks."""
+    inventory = re.search(r"(?m)(^    (?:queue|database|scheduler|worker|webserver) \S+\n)+",
+                          (SOURCE / "docs" / "deployment.md").read_text())[0]
+    hosts = inventory.split()[1::2]
+    assert len(hosts) == 10
+    for number, host in enumerate(hosts):
+        deployment.answer(host, {"name": host, "address": f"10.0.0.{number}"})
+    (folder / "inventory").write_text(inventory)
+    said = deployment.run("all", "--dry-run", str(folder / "inventory"), expect=0)
+    assert not [host for host in hosts if host not in said]
+
+
 def test_secrets_are_drawn_once_and_kept_close(deployment):
     deployment.set(NEWS_QUEUE_PASSWORD="chosen")
     deployment.run("q_first", "h", expect=0)

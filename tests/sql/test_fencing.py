@@ -232,7 +232,7 @@ def test_a_session_that_does_not_end_is_told(fenced, pair):
     with frozen(old):
         hand_over(ada, bob)
         reply = fence(bob, timeout_ms=200)
-    assert reply["fenced"] is False and "1 sessions do not end" in reply["reason"]
+    assert reply["fenced"] is False and "sessions that do not end: 1" in reply["reason"]
     assert fence(bob)["fenced"] and not alive(old)
 
 

@@ -4,6 +4,7 @@ import uuid
 
 import psycopg2
 import pytest
+from processes import wait_for
 
 MEMBER = {"register", "heartbeat", "accede", "abdicate", "leave", "relay_claim", "relay_published", "fence", "forget",
           "store_estate", "fetch_estate", "hooks_next"}
@@ -26,7 +27,9 @@ def login(database):
         return made[-1][1]
     yield connect
     for name, connection in made:
-        connection.close()
+        pid = connection.info.backend_pid
+        connection.close()  # its server process removes the user's temporary tables, and only then goes
+        wait_for(lambda: not database.query("select from pg_stat_activity where pid = %s", pid), 30, f"the end of {name}")
         database.query(f"drop role {name}; select 1")
 
 

@@ -311,7 +311,7 @@ begin
         end if;
         exit when v_entering = '{}' and v_sessions = '{}';
         if clock_timestamp() >= v_until then
-            return jsonb_build_object('fenced', false, 'reason', format('%s sessions do not end, %s log-ins stay unnamed',
+            return jsonb_build_object('fenced', false, 'reason', format('sessions that do not end: %s, log-ins without a name: %s',
                                                                         cardinality(v_sessions), cardinality(v_entering)));
         end if;
         perform pg_terminate_backend(pid) from unnest(v_sessions) pid;
@@ -1933,15 +1933,15 @@ COMMENT ON COLUMN heirflow.terms.ended_at IS 'for a deposed heir presumed: its l
 -- Data for Name: estate; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1875, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 08:26:18.567261+00', '\x6164610a');
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1876, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 08:26:19.085698+00', '\x6164610a626572740a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1404, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 09:09:32.792447+00', '\x6164610a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1405, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 09:09:33.75582+00', '\x6164610a626572740a');
 
 
 --
 -- Data for Name: estate_origin; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate_origin VALUES ('tests', 'a4b9971f-c5b8-0f55-57f2-8d2f70e62986');
+INSERT INTO heirflow.estate_origin VALUES ('tests', 'd95dfb8a-0211-0179-ce5a-40815b1fa4a4');
 
 
 --
@@ -1962,20 +1962,20 @@ INSERT INTO heirflow.hooks VALUES ('tests', 14);
 -- Data for Name: news; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.news VALUES ('tests', 1, '36bfa66c-435b-eb08-9a76-45505c78d5b1', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 08:26:16.704971+00');
-INSERT INTO heirflow.news VALUES ('tests', 2, '45843820-75a2-b74a-1521-492d13d97b07', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 08:26:16.763918+00');
-INSERT INTO heirflow.news VALUES ('tests', 3, '3f20e936-4003-d064-6bca-bac5acd6c25d', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 08:26:16.826184+00');
-INSERT INTO heirflow.news VALUES ('tests', 4, 'b9383dbb-ba9d-55f6-87bb-1233c18d65af', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 08:26:16.873345+00');
-INSERT INTO heirflow.news VALUES ('tests', 5, 'f11611aa-7ded-9773-92b0-543f2af34cfc', 'acceded', 'ada', 'ada', 1875, 'first', '{"member_id": 1}', '2026-11-22 08:26:18.227416+00');
-INSERT INTO heirflow.news VALUES ('tests', 6, '251e17ca-a17f-41fc-9191-bbcebed45d67', 'scheduler-started', 'ada', 'ada', 1875, NULL, '{"pid": 16662, "restarts": 0}', '2026-11-22 08:26:18.343186+00');
-INSERT INTO heirflow.news VALUES ('tests', 7, '4a0695c6-acfc-fd8a-fb2c-67ba7eada01d', 'abdicated', 'ada', 'ada', 1875, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 08:26:18.712844+00');
-INSERT INTO heirflow.news VALUES ('tests', 8, '3a21e156-9b6a-6cad-3f48-e584fa5dd022', 'acceded', 'bert', 'bert', 1876, 'vacant', '{"member_id": 2}', '2026-11-22 08:26:18.728634+00');
-INSERT INTO heirflow.news VALUES ('tests', 9, '00989240-7e56-e6d2-d0a2-6e9ac6842022', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 08:26:18.730855+00');
-INSERT INTO heirflow.news VALUES ('tests', 10, 'f0fa3874-65e3-4f28-af51-86ad31f9c271', 'estate-inherited', 'bert', 'bert', 1876, NULL, '{"from": "ada", "files": 1, "age_ms": 168, "from_term": 1875}', '2026-11-22 08:26:18.855301+00');
-INSERT INTO heirflow.news VALUES ('tests', 11, '0c88f747-4cbe-47b4-8258-9f2bb7bf9419', 'scheduler-started', 'bert', 'bert', 1876, NULL, '{"pid": 16739, "restarts": 0}', '2026-11-22 08:26:18.855454+00');
-INSERT INTO heirflow.news VALUES ('tests', 12, 'a36b38b3-8d39-9db8-33b1-b99745fefc47', 'retired', 'cleo', 'postgres', 1876, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 08:26:19.039262+00');
-INSERT INTO heirflow.news VALUES ('tests', 13, '2c6dfb56-6f25-cc14-98f6-5b0d8c1898c2', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 08:26:19.048068+00');
-INSERT INTO heirflow.news VALUES ('tests', 14, '06a1d0bd-4d5c-9e62-5351-24229c9de9ba', 'lease-changed', '', 'postgres', 1876, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 08:26:19.110735+00');
+INSERT INTO heirflow.news VALUES ('tests', 1, 'd261c104-475a-1865-9a0b-84bf3b58394a', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 09:09:30.726214+00');
+INSERT INTO heirflow.news VALUES ('tests', 2, 'dc753f0a-4438-3914-14e2-21b12a4aa5ec', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 09:09:30.963529+00');
+INSERT INTO heirflow.news VALUES ('tests', 3, '0c9f6449-08d1-cce0-daee-e6450626f755', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 09:09:31.180473+00');
+INSERT INTO heirflow.news VALUES ('tests', 4, 'da2f7a24-3626-d2f3-9716-78896f64da55', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 09:09:31.335848+00');
+INSERT INTO heirflow.news VALUES ('tests', 5, '000608b0-1b7c-d4b1-be01-08e9e5aabfcb', 'acceded', 'ada', 'ada', 1404, 'first', '{"member_id": 1}', '2026-11-22 09:09:32.328081+00');
+INSERT INTO heirflow.news VALUES ('tests', 6, '3d602bc5-25e8-4d96-8592-abbd62bc5872', 'scheduler-started', 'ada', 'ada', 1404, NULL, '{"pid": 17823, "restarts": 0}', '2026-11-22 09:09:32.47284+00');
+INSERT INTO heirflow.news VALUES ('tests', 7, 'eae21f5e-114a-c545-e90a-4d2f874d5629', 'abdicated', 'ada', 'ada', 1404, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.111973+00');
+INSERT INTO heirflow.news VALUES ('tests', 8, 'd39344d4-ada0-5835-6554-e5b2f2658313', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 09:09:33.123633+00');
+INSERT INTO heirflow.news VALUES ('tests', 9, '671ea098-3351-35c0-e629-addef6bb9bf5', 'acceded', 'bert', 'bert', 1405, 'vacant', '{"member_id": 2}', '2026-11-22 09:09:33.165029+00');
+INSERT INTO heirflow.news VALUES ('tests', 10, 'd535e333-d966-4fdf-a37e-caada6c9d92a', 'estate-inherited', 'bert', 'bert', 1405, NULL, '{"from": "ada", "files": 1, "age_ms": 419, "from_term": 1404}', '2026-11-22 09:09:33.376034+00');
+INSERT INTO heirflow.news VALUES ('tests', 11, 'c67e7429-22e0-48cf-9742-3444b9ec2642', 'scheduler-started', 'bert', 'bert', 1405, NULL, '{"pid": 17882, "restarts": 0}', '2026-11-22 09:09:33.399488+00');
+INSERT INTO heirflow.news VALUES ('tests', 12, '84eec71f-d779-eb92-85bb-36a4fb6be876', 'retired', 'cleo', 'postgres', 1405, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.603306+00');
+INSERT INTO heirflow.news VALUES ('tests', 13, '3752fb2c-b64b-f3a8-278e-19a57e1223ea', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 09:09:33.614379+00');
+INSERT INTO heirflow.news VALUES ('tests', 14, 'a0d9db5f-1b93-f826-ea3e-513f33a0fff3', 'lease-changed', '', 'postgres', 1405, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.786891+00');
 
 
 --
@@ -1996,44 +1996,44 @@ INSERT INTO heirflow.relay VALUES ('tests', 0, NULL, NULL);
 -- Data for Name: retirement; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 08:26:19.038251+00');
+INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 09:09:33.594945+00');
 
 
 --
 -- Data for Name: roster; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.roster VALUES ('tests', '7461361f-18b6-45e0-bc06-b4a473ff3fc2', 1, 4, 'f6bb0c71-0a22-4b11-826f-6e4376c4b7c3', 'dora', '127.0.0.1', '2026-11-22 08:26:16.871702+00', '2026-11-22 08:26:18.865925+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1875, "schema_version": 6}');
-INSERT INTO heirflow.roster VALUES ('tests', 'dc11ad85-aabc-4701-a2ae-e345c288c10d', 1, 3, '97cf4025-da9a-40d8-b536-897e041034f1', 'cleo', '127.0.0.1', '2026-11-22 08:26:16.812144+00', '2026-11-22 08:26:19.120159+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1876, "schema_version": 6}');
-INSERT INTO heirflow.roster VALUES ('tests', '6bbc9d0b-f510-4f2d-9856-6562dc19044d', 2, 5, 'f2edb8da-e44e-47ea-b3de-a2e2f79defab', 'ada', '127.0.0.1', '2026-11-22 08:26:18.73055+00', '2026-11-22 08:26:19.127039+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1876, "schema_version": 6, "registered_because": "switchover"}');
-INSERT INTO heirflow.roster VALUES ('tests', 'cfd9463c-db5e-480a-b5e9-6af37ba913a7', 1, 2, 'd4473809-0be8-4eb7-ad66-425da889f0c0', 'bert', '127.0.0.1', '2026-11-22 08:26:16.755855+00', '2026-11-22 08:26:18.854281+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 16739, "state": "running", "restarts": 0, "started_at": "2026-11-22T08:26:18Z"}, "heartbeat_ms": 250, "highest_term": 1876, "schema_version": 6}');
+INSERT INTO heirflow.roster VALUES ('tests', 'e2b09f9d-02ba-4341-a4a4-40d8979bb207', 1, 3, '44fc9993-ae48-4f92-ace9-bafa33ebe22f', 'cleo', '127.0.0.1', '2026-11-22 09:09:31.177621+00', '2026-11-22 09:09:34.175462+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
+INSERT INTO heirflow.roster VALUES ('tests', '4bfdb98f-268e-4e45-825f-42a4b1c362e2', 2, 5, '5bb43dc0-82c5-4c4a-897f-19934fde4591', 'ada', '127.0.0.1', '2026-11-22 09:09:33.12307+00', '2026-11-22 09:09:34.185597+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6, "registered_because": "switchover"}');
+INSERT INTO heirflow.roster VALUES ('tests', '03940140-eb04-4b8c-8f55-e1da64acd238', 1, 2, '34f9ba82-0795-4a69-8f31-d4c972212cf0', 'bert', '127.0.0.1', '2026-11-22 09:09:30.944448+00', '2026-11-22 09:09:33.398999+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 17882, "state": "running", "restarts": 0, "started_at": "2026-11-22T09:09:33Z"}, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
+INSERT INTO heirflow.roster VALUES ('tests', 'a7d56878-db5d-4f6b-b335-6ba19cb03c38', 1, 4, '49547cd3-dedd-46ed-a28c-251d90697911', 'dora', '127.0.0.1', '2026-11-22 09:09:31.325322+00', '2026-11-22 09:09:33.396983+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
 
 
 --
 -- Data for Name: schema_version; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 08:26:16.534925+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 08:26:16.623442+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 08:26:16.625971+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 08:26:16.630909+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 08:26:16.632423+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 08:26:16.633146+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 09:09:28.100853+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 09:09:28.485619+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 09:09:28.506331+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 09:09:28.57442+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 09:09:28.598147+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 09:09:28.600126+00', 'postgres');
 
 
 --
 -- Data for Name: terms; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.terms VALUES ('tests', 1875, 1, 'ada', '2026-11-22 08:26:18.215914+00', '2026-11-22 08:26:18.711884+00', 'abdicated', 'switchover');
-INSERT INTO heirflow.terms VALUES ('tests', 1876, 2, 'bert', '2026-11-22 08:26:18.718226+00', NULL, NULL, NULL);
+INSERT INTO heirflow.terms VALUES ('tests', 1404, 1, 'ada', '2026-11-22 09:09:32.278409+00', '2026-11-22 09:09:33.099017+00', 'abdicated', 'switchover');
+INSERT INTO heirflow.terms VALUES ('tests', 1405, 2, 'bert', '2026-11-22 09:09:33.127104+00', NULL, NULL, NULL);
 
 
 --
 -- Data for Name: throne; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.throne VALUES ('tests', 2, 'd4473809-0be8-4eb7-ad66-425da889f0c0', 1876, 2, 1500, 2000, 2000, false, '7710909294973575221/00000001/1795335976.271070/16396', '2026-11-22 08:26:19.105364+00', 'cfd9463c-db5e-480a-b5e9-6af37ba913a7', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO heirflow.throne VALUES ('tests', 2, '34f9ba82-0795-4a69-8f31-d4c972212cf0', 1405, 5, 1500, 2000, 2000, false, '7710920372623729336/00000001/1795338566.215815/16396', '2026-11-22 09:09:34.172567+00', '03940140-eb04-4b8c-8f55-e1da64acd238', NULL, NULL, NULL, NULL, NULL);
 
 
 --

@@ -68,7 +68,7 @@ def test_sessions_that_do_not_end_cost_the_term_and_nothing_starts(pair, fenced)
     with stray_session(fenced, "ada"):
         ada.kill()
         bob.wait_for_event("fence-failed")
-        assert "1 sessions do not end" in bob.log()
+        assert "sessions that do not end: 1" in bob.log()
         bob.wait_for_event("standby", count=2)   # at the end of the line again
         assert "scheduler-started" not in bob.events() and "fencing: 1 sessions" in json.dumps(
             fenced.value("select audit('tests')"))
