@@ -70,7 +70,7 @@ def test_sessions_that_do_not_end_cost_the_term_and_nothing_starts(pair, fenced)
         bob.wait_for_event("fence-failed")
         assert "sessions that do not end: 1" in bob.log()
         bob.wait_for_event("standby", count=2)   # at the end of the line again
-        assert "scheduler-started" not in bob.events() and "fencing: 1 sessions" in json.dumps(
+        assert "scheduler-started" not in bob.events() and "fencing: sessions that do not end: 1" in json.dumps(
             fenced.value("select audit('tests')"))
     wait_until_works(fenced, "bob")
 
