@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 import machines
+import tables
 from cluster_hosts import OFFERED, PREINSTALLED, Cluster
 
 LACKING = machines.missing() or next((f"needs {program}: apt-get install {package}" for program, package in (
@@ -30,3 +31,23 @@ def cluster(image, worker_folder, outlives_tests):
     made = Cluster(image, worker_folder / "cluster", outlives_tests)
     yield made
     made.remove()
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+HEAD = ("component", "how it failed", "measured", "stated")
+
+
+@pytest.fixture
+def note(run_folder):
+    """note(component, how it failed, {what: seconds measured, seconds stated}) adds to the table, and judges."""
+    def add(component, how, **figures):
+        tables.add(run_folder, "cluster", (component, how, *(
+            ", ".join(f"{what.replace('_', ' ')} {pair[place]:.1f} s" for what, pair in figures.items()) for place in (0, 1))))
+        for what, (measured, stated) in figures.items():
+            assert measured <= stated, f"{component}, {how}: {what} {measured:.1f} s, stated {stated} s"
+    return add
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    tables.report(terminalreporter, config, "cluster", HEAD)

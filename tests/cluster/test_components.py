@@ -14,7 +14,8 @@ from cluster_hosts import Writer
 from processes import wait_for
 
 QUEUES, DATABASES, BALANCERS = ("q1", "q2", "q3"), ("d1", "d2"), ("b1", "b2")
-FAILOVER, STANDBY_LOST, BALANCER_LOST = 20, 10, 8  # seconds without commits; on a quiet machine 13.5, 5 and 4
+# as docs/deployment.md has them: seconds without commits, and without a broker that takes tasks
+FAILOVER, STANDBY_LOST, BALANCER_LOST, QUEUE_LOST, BROKER_LOST = 15, 6, 5, 3, 15
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +94,7 @@ def test_who_is_let_in(fine):
     assert answer.stdout in ("401", "403"), "Patroni without a password"
 
 
-def test_the_primary_loses_power(fine):
+def test_the_primary_loses_power(fine, note):
     writer = Writer(fine)
     writer.start()
     writer.has_written_for(2)
@@ -101,7 +102,7 @@ def test_the_primary_loses_power(fine):
     lost.power_off()
     wait_for(lambda: fine_or_none(fine) not in (None, lost), 60, "another primary")
     writer.has_written_for(3)
-    assert writer.end() < FAILOVER
+    note("primary database", "power lost", no_commits=(writer.end(), FAILOVER))
     assert " BAD " in fine("status", expect=1)
     lost.start()
     assert "sync standby" in fine.wait_until_fine(*DATABASES)
@@ -114,15 +115,14 @@ def fine_or_none(cluster):
         return None
 
 
-def test_the_standby_loses_power(fine):
+def test_the_standby_loses_power(fine, note):
     writer = Writer(fine)
     writer.start()
     writer.has_written_for(2)
     standby = next(fine.nodes[name] for name in DATABASES if fine.nodes[name] is not fine.leader())
     standby.power_off()
-    time.sleep(0.5)
     writer.has_written_for(3)
-    assert writer.end() < STANDBY_LOST
+    note("standby database", "power lost", no_commits=(writer.end(), STANDBY_LOST))
     standby.start()
     fine.wait_until_fine(*DATABASES)
 
@@ -163,19 +163,22 @@ def accepts_writes(cluster, node):
         return False
 
 
-def test_each_queue_host_loses_power_in_turn(fine):
+def test_each_queue_host_loses_power_in_turn(fine, note):
     with contextlib.closing(fine.broker("q1")) as connection:
         channel = connection.channel()
         channel.queue_declare("tasks", durable=True)
     for number, name in enumerate(QUEUES):
         others = [other for other in QUEUES if other != name]
         wait_for(lambda: copies_are_in_step(fine.nodes[others[0]]), 60, "copies of the queue")
-        fine.nodes[name].power_off()
         writer = Writer(fine)
         writer.start()
+        writer.has_written_for(1)
+        lost = time.monotonic()
+        fine.nodes[name].power_off()
         wait_for(lambda: publishes(fine, others[0], number), 40, "a broker that takes tasks")
+        waited = time.monotonic() - lost
         writer.has_written_for(2)
-        assert writer.end() < 8, "the database has noticed"
+        note(f"queue host {name}", "power lost", no_commits=(writer.end(), QUEUE_LOST), no_tasks_taken=(waited, BROKER_LOST))
         fine.nodes[name].start()
         fine.wait_until_fine(*QUEUES)
     with contextlib.closing(fine.broker("q3")) as connection:
@@ -218,7 +221,7 @@ def test_a_database_host_with_a_new_disk(fine):
     fine.wait_until_fine(*DATABASES)
 
 
-def test_the_floating_address_moves(fine):
+def test_the_floating_address_moves(fine, note):
     def through_it(**more):
         return fine.connect(host=fine.floating, port="5432", **more)
     through_it().close()
@@ -229,9 +232,8 @@ def test_the_floating_address_moves(fine):
     writer.start()
     writer.has_written_for(2)
     holder.power_off()
-    time.sleep(0.5)
     writer.has_written_for(3)
-    assert writer.end() < BALANCER_LOST
+    note("balancer with the address", "power lost", no_commits=(writer.end(), BALANCER_LOST))
     holder.start()
     fine.wait_until_fine(*BALANCERS)
 

@@ -4,7 +4,6 @@ Each case adds a line to a table of overlaps and gaps, printed at the end. Optio
 --faults-random N runs N random sequences instead of 5, --faults-seed S repeats those that start at a seed.
 `PYTEST_ADDOPTS="--faults-all --faults-random 200" tests/run fault` runs the whole.
 """
-import json
 import os
 import pathlib
 import random
@@ -13,6 +12,7 @@ import sys
 import pytest
 
 import hosts
+import tables
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from world import World  # noqa: E402
 
@@ -60,8 +60,7 @@ def world(lab, heirflow, build, folder, postgres_template, run_folder, request):
     yield made
     row = made.row()
     if row:
-        with open(run_folder / "faults", "a") as file:
-            file.write(json.dumps(row) + "\n")
+        tables.add(run_folder, "faults", row)
     made.remove()
 
 
@@ -70,18 +69,5 @@ def world(lab, heirflow, build, folder, postgres_template, run_folder, request):
 HEAD = ("case", "overlap s", "gap s", "figure s", "remarks")
 
 
-def table(rows):
-    rows = [HEAD, *sorted(rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)] + [0]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
-
-
 def pytest_terminal_summary(terminalreporter, config):
-    folder = getattr(config, "heirflow_folder", None)
-    if not folder or not (folder / "faults").exists():
-        return
-    text = table([json.loads(line) for line in (folder / "faults").read_text().splitlines()])
-    terminalreporter.section("faults")
-    terminalreporter.write_line(text)
-    if config.option.xmlpath:
-        pathlib.Path(config.option.xmlpath + ".table").write_text(text + "\n")
+    tables.report(terminalreporter, config, "faults", HEAD, sorted)
