@@ -11,6 +11,14 @@ etcd_at() {
         --dial-timeout=3s --command-timeout=10s "$@"
 }
 
+# What Patroni keeps there, by the interface that it uses (provision/on-host/database says why). usage: forget_patroni ADDRESSES
+forget_patroni() {
+    local endpoints folder=/etc/ssl/heirflow/postgresql
+    endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
+    ETCDCTL_API=2 etcdctl --endpoints="$endpoints" --ca-file=$folder/ca.crt --cert-file=$folder/host.crt --key-file=$folder/host.key \
+        --timeout=5s --total-timeout=10s rm --recursive /heirflow/heirflow
+}
+
 # `ID, started|unstarted, NAME, PEERS, CLIENTS, IS-LEARNER`, if that address is a member. usage: etcd_member ADDRESS ADDRESSES
 etcd_member() { etcd_at "$2" member list | grep -F "https://$1:2380" || true; }
 

@@ -147,11 +147,16 @@ def test_a_former_primary_acknowledges_nothing_any_more(fine, how):
         assert beside_it.last < promoted
         wait_for(lambda: time.monotonic() > promoted + 5, 10, "some seconds")
         assert len(beside_it.acknowledged) == acknowledged, "the former primary has acknowledged a commit"
+        with contextlib.closing(fine.connect(host=new.address, port="5432")) as connection:
+            connection.cursor().execute("create table since_then (answer) as select 42")
     finally:
         fine.lab.heal()
         subprocess.run(["kill", "-CONT", str(patroni)], check=False)
     beside_it.end()
     fine.wait_until_fine(*DATABASES)
+    assert fine.leader() is new, "the former primary has taken its place back"
+    with contextlib.closing(fine.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("drop table since_then")
 
 
 def accepts_writes(cluster, node):
