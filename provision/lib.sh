@@ -330,7 +330,7 @@ as_root_there='$([ "$(id -u)" = 0 ] || echo sudo -n)'
 
 # Looks at a host and changes nothing there; fills `fact`. usage: look_at HOST [PACKAGE...]
 look_at() {
-    local to=$1 line status=0
+    local to=$1 line status=0 before=$EPOCHSECONDS
     shift
     # shellcheck disable=SC2029  # the words are for the shell there
     ssh_to "$to" "bash -s -- ${*@Q}" <"$source_folder/provision/on-host/examine" >"$ssh_folder/facts" 2>"$ssh_folder/errors" || status=$?
@@ -340,6 +340,7 @@ look_at() {
     while IFS= read -r line; do
         [[ $line != *=* ]] || fact[${line%%=*}]=${line#*=}
     done <"$ssh_folder/facts"
+    fact[slow]=$((before - ${fact[clock]:-$before})) fact[fast]=$((${fact[clock]:-0} - EPOCHSECONDS))
 }
 
 # Looks at a host and refuses what cannot work. usage: check_host HOST ROLE [PACKAGE...]
@@ -354,6 +355,9 @@ check_host() {
     [[ ${fact[root]} == yes ]] || die "$SSH_USER may not become root on $to: put '$SSH_USER ALL=(ALL) NOPASSWD: ALL' into /etc/sudoers.d/$SSH_USER there"
     [[ ${fact[systemd]} == yes ]] || die "$to does not run systemd: it has to be a machine or a container with systemd as its first process"
     [[ -n ${fact[address]} ]] || die "$to has no IPv4 address at which other hosts could reach it"
+    # certificates begin now, and etcd counts seconds by the clocks of its hosts
+    ((fact[slow] <= 5)) || die "the clock of $to is ${fact[slow]} s behind this machine's: let both follow a time server (systemd-timesyncd or chrony)"
+    ((fact[fast] <= 5)) || die "the clock of $to is ${fact[fast]} s ahead of this machine's: let both follow a time server (systemd-timesyncd or chrony)"
     if [[ -n ${fact[deployment]} && ${fact[deployment]} != "$DEPLOYMENT" ]]; then
         die "$to belongs to another deployment (${fact[deployment]}): use its STATE, or take the host out of it with provision/remove from there"
     fi
