@@ -202,7 +202,7 @@ static const struct option_spec {
 } specs[] = {
     {'c', "config", "FILE", "configuration; default: see Files"},
     {'g', "group", "GROUP", "default: \"group\" of the configuration"},
-    {'n', "node", "NODE", "name of this member; default: the host name"},
+    {'n', "node", "NODE", "the member's name; default: this host's"},
     {'j', "json", NULL, "JSON instead of a table"},
     {'l', "limit", "N", "at most so many; default: 20"},
     {'f', "follow", NULL, "go on as events happen"},
@@ -303,6 +303,15 @@ static bool take_lease(const char *text, struct options *options, struct error *
     return take_number("lease", text, 200, &options->lease_ms, error);
 }
 
+static const char *place_of_arguments(const struct command *command)
+{
+    if (command->takes_command)
+        return "the scheduler's command goes after --; ";
+    if (takes(command, 't'))
+        return "a node goes after --to; ";
+    return takes(command, 'n') ? "a node goes after --node; " : "";
+}
+
 /* What is left after the options: nothing, `-- COMMAND...`, or the topic of help. */
 static bool parse_rest(int argc, char **argv, struct options *options, struct error *error)
 {
@@ -325,8 +334,8 @@ static bool parse_rest(int argc, char **argv, struct options *options, struct er
             return error_set(error, EXIT_CODE_USAGE, "which lease? See heirflow %s --help", command->name);
     }
     if (optind < argc)
-        return error_set(error, EXIT_CODE_USAGE, "unexpected argument \"%.60s\"; %s heirflow %s --help", argv[optind],
-                         command->takes_command ? "the scheduler's command goes after --; see" : "see", command->name);
+        return error_set(error, EXIT_CODE_USAGE, "unexpected argument \"%.60s\"; %ssee heirflow %s --help", argv[optind],
+                         place_of_arguments(command), command->name);
     return true;
 }
 

@@ -158,9 +158,10 @@ def show(demonstration):
   kill -9 {wrapper.scheduler() or 0:<8} its scheduler dies: it runs again on the same node
   kill {wrapper.pid:<11} it hands over in peace
   HEIRFLOW_CONFIG={wrapper.config_path} {demonstration.heirflow} status
-A wrapper that ended is started again after {RESTART_S} seconds, as systemd would. q leaves, and removes everything.
-""")
-    time.sleep(2)  # to read it; it is there again afterwards
+A wrapper that ended is started again after {RESTART_S} seconds, as systemd would.
+
+Copy what you want to try, then press Enter to open the interface; q leaves it, and removes everything.""")
+    sys.stdin.readline()
     interface = subprocess.Popen(
         [str(demonstration.build / "interface" / "heirflow-interface"), "--config", str(wrapper.config_path)],
         env=clean_environment(HEIRFLOW_CONFIG=str(wrapper.config_path)))

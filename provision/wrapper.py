@@ -39,8 +39,10 @@ class Wrapper:
         self.process = None
 
     def start(self, *arguments):
-        self.config_path.write_text(json.dumps(self.configuration, indent=2))
-        self.config_path.chmod(0o600)  # it may hold a secret
+        whole = self.config_path.with_suffix(".new")  # somebody may read it at this moment
+        whole.write_text(json.dumps(self.configuration, indent=2))
+        whole.chmod(0o600)  # it may hold a secret
+        whole.replace(self.config_path)
         with open(self.log_path, "ab") as log:
             command = [self.program, "run", "--config", str(self.config_path), *arguments]
             self.process = subprocess.Popen([*self.prefix, *processes.dies_with_us(command)],
