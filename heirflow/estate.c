@@ -15,6 +15,7 @@
 
 #define COPY_MS 10000 /* of a copy at the interval, which nobody waits for */
 #define READY_MS 2000
+#define RETRY_MS 50
 #define RATE 100 /* bytes a millisecond on the average, for they all pass through the database's log */
 #define OUTPUT_MOST (ESTATE_BYTES_MAX / 3 * 4 + (1 << 20))
 #define FAULT_SIZE sizeof((struct error){0}.text)
@@ -119,6 +120,18 @@ static void fail(struct estate *self, const char *reason)
     finish(self);
 }
 
+/* Somebody waits for this work, so one lost connection is not its end. */
+static void try_again(struct estate *self, const struct error *error)
+{
+    bool awaited = self->inheriting || self->settling;
+    if (!awaited || !error->retryable || left_ms(self) <= RETRY_MS) {
+        fail(self, error->text);
+        return;
+    }
+    postgres_drop(self->postgres);
+    wake_in(self, RETRY_MS);
+}
+
 static void succeed(struct estate *self, const char *event, enum log_level level, bool news, json_t *data)
 {
     self->last_fault[0] = '\0';
@@ -199,8 +212,12 @@ static void on_stored(void *data, const PGresult *result, const char *warning, c
     (void)warning; /* nothing depends on how durable it is */
     cleanup_json json_t *reply = json_loads(result && PQntuples(result) == 1 ? PQgetvalue(result, 0, 0) : "", 0, NULL);
     const char *reason = json_string_value(json_object_get(reply, "reason"));
+    if (!result) {
+        try_again(self, error);
+        return;
+    }
     if (!json_is_true(json_object_get(reply, "stored"))) {
-        fail(self, reason ? reason : error ? error->text : "the reply is not what it should be");
+        fail(self, reason ? reason : "the reply is not what it should be");
         return;
     }
     memcpy(self->known, self->taken, sizeof self->known);
@@ -309,8 +326,12 @@ static void on_fetched(void *data, const PGresult *result, const char *warning, 
 {
     struct estate *self = data;
     (void)warning;
-    if (!result || PQntuples(result) != 1 || PQnfields(result) != 3) {
-        fail(self, error ? error->text : "the reply is not what it should be");
+    if (!result) {
+        try_again(self, error);
+        return;
+    }
+    if (PQntuples(result) != 1 || PQnfields(result) != 3) {
+        fail(self, "the reply is not what it should be");
         return;
     }
     note_origin(self, PQgetvalue(result, 0, 1));
@@ -364,7 +385,7 @@ static void on_disconnected(void *data, const struct error *error)
 {
     struct estate *self = data;
     if (self->work == FETCHING || self->work == STORING)
-        fail(self, error->text);
+        try_again(self, error);
 }
 
 static const char *slow_reason(enum work work)
@@ -386,7 +407,7 @@ static const char *slow_reason(enum work work)
     return "it took too long";
 }
 
-/* Time for the next copy, or for no more of the work under way. */
+/* Time for the next copy, for another attempt, or for no more of the work under way. */
 static void on_timer(uv_timer_t *timer)
 {
     struct estate *self = timer->data;
@@ -394,10 +415,13 @@ static void on_timer(uv_timer_t *timer)
         begin_read(self, READING, COPY_MS);
     else if (self->work == IDLE)
         postgres_drop(self->postgres); /* no term has come */
-    else if (self->work != IDLE && clock_now_ms() < self->until_ms)
-        wake_in(self, self->until_ms - clock_now_ms());
-    else if (self->work != IDLE)
+    else if (clock_now_ms() >= self->until_ms)
         fail(self, slow_reason(self->work));
+    else {
+        if (self->work == FETCHING || self->work == STORING)
+            postgres_connect(self->postgres); /* unless it is there, or on its way */
+        wake_in(self, left_ms(self));
+    }
 }
 
 /* ---- life */

@@ -464,3 +464,25 @@ def test_a_database_that_does_not_answer_delays_no_start(node, database):
         blocker.rollback()
     assert failures(database)[0][1].startswith("nothing was inherited: ")
     assert bert.running()
+
+
+@pytest.mark.parametrize("function, arguments", [("store_estate(text, bigint, uuid, bigint, text, bigint, json)", "$1, $2, $3, $4, $5, $6, $7"),
+                                                 ("fetch_estate(text, jsonb)", "$1, $2")])
+def test_a_connection_that_is_lost_once_costs_nothing(node, database, function, arguments):
+    """The last word is stored, or fetched, over another one."""
+    settings = {"estate_interval_ms": 600000}
+    ada, bert = node("ada", settings, lease_ms=12000), node("bert", settings, lease_ms=12000)
+    wait_for_start(ada)
+    hide(database, function)
+    database.query(f"""create sequence calls;
+        create function {function} returns json language plpgsql security definer set search_path from current as $body$ begin
+            if nextval('calls') = 1 then
+                perform pg_terminate_backend(pg_backend_pid());
+            end if;
+            return hidden_{function.partition("(")[0]}({arguments});
+        end $body$; select 1""")
+    ada.terminate()
+    assert wait_for_start(bert) == "ada. bert"
+    assert ada.wait() == 0
+    assert not failures(database)
+    assert database.value("select last_value from calls") == 2
