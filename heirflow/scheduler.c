@@ -164,7 +164,8 @@ static bool explain_exec(const char *key, const char *command, const char *path,
         return error_set(error, EXIT_CODE_NEGATIVE,
                          "command \"%s\" is no program this system can run; a script begins with #! and its interpreter",
                          path);
-    return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\" cannot be executed: %s", path, strerror(cause));
+    return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\" cannot be executed: %s; see to it or correct %s", path,
+                     strerror(cause), key);
 }
 
 /* As execvp, but without its implicit shell for files that are no programs. */
@@ -243,6 +244,18 @@ static bool become_scheduler(const struct scheduler_spec *spec, pid_t keeper, in
     return execute(spec, STATUS_FD + 1, error);
 }
 
+static void run_child(const struct scheduler_spec *spec, pid_t keeper, int status_fd, int hello_fd, const void *hello,
+                      size_t hello_size)
+{
+    struct error failure = {0};
+    int hello_copy = fcntl(hello_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1);
+    int status_copy = fcntl(status_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1);
+    (void)dup3(status_copy, STATUS_FD, O_CLOEXEC);
+    (void)become_scheduler(spec, keeper, hello_copy, hello, hello_size, &failure);
+    (void)!write(STATUS_FD, failure.text, strlen(failure.text));
+    _exit(127);
+}
+
 bool scheduler_spawn(const struct scheduler_spec *spec, int hello_fd, const void *hello, size_t hello_size, pid_t *ret_pid,
                      int *ret_fd, struct error *error)
 {
@@ -251,15 +264,8 @@ bool scheduler_spawn(const struct scheduler_spec *spec, int hello_fd, const void
     if (pipe2(status, O_CLOEXEC) < 0)
         return error_set_retryable(error, EXIT_CODE_NEGATIVE, "cannot make a pipe: %s", strerror(errno));
     pid_t pid = fork();
-    if (pid == 0) {
-        struct error failure = {0};
-        int hello_copy = fcntl(hello_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1);
-        int status_copy = fcntl(status[1], F_DUPFD_CLOEXEC, STATUS_FD + 1);
-        (void)dup3(status_copy, STATUS_FD, O_CLOEXEC);
-        (void)become_scheduler(spec, keeper, hello_copy, hello, hello_size, &failure);
-        (void)!write(STATUS_FD, failure.text, strlen(failure.text));
-        _exit(127);
-    }
+    if (pid == 0)
+        run_child(spec, keeper, status[1], hello_fd, hello, hello_size);
     (void)close(status[1]);
     if (pid < 0) {
         int cause = errno;

@@ -1,4 +1,5 @@
 """Fixtures of the keeper's tests."""
+import ctypes
 import json
 import os
 import pathlib
@@ -32,6 +33,23 @@ def driver_program(build, worker_folder):
     return str(path)
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP, CAP_SYS_ADMIN, CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 24, 21, 0x20000, 0x1000, 0x4000, 1 << 18
+
+
+def lose_privileges():
+    """As root in a container: there is no capability to make namespaces."""
+    assert LIBC.prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0) == 0
+
+
+def become_nobody_with_masked_proc():
+    """As any user in a container: there are user namespaces, but in them no /proc can be mounted."""
+    assert LIBC.unshare(CLONE_NEWNS) == 0
+    assert LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    assert LIBC.mount(b"/proc/sys", b"/proc/sys", None, MS_BIND, None) == 0
+    become_nobody()
+
+
 def missing(containment):
     """Why this machine has no such containment, or None. A chroot has no user namespaces, a container often no cgroups."""
     if containment == "user namespace" and subprocess.run(["unshare", "--user", "true"], preexec_fn=become_nobody,
@@ -54,7 +72,7 @@ def containment(request):
 
 @pytest.fixture
 def drive(driver_program, folder):
-    """drive(containment, command, **spec) starts a driver with one keeper; drive.containment(name) names what it gets."""
+    """drive(containment, command, **spec) starts a driver with one keeper."""
     folder.chmod(0o1777)
 
     def arguments(containment, environment):
@@ -63,10 +81,10 @@ def drive(driver_program, folder):
             environment["HEIRFLOW_CONTAINMENT"] = containment
         return environment, become_nobody if containment == "user namespace" else None
 
-    def start(containment, command, environ=None, **spec):
+    def start(containment, command, environ=None, prepare=None, **spec):
         environment, preexec = arguments(containment, environ)
         spec = {"run_directory": str(folder / "run"), "command": [str(word) for word in command]} | spec
-        drivers.append(Driver(driver_program, ["run", json.dumps(spec)], environment, preexec))
+        drivers.append(Driver(driver_program, ["run", json.dumps(spec)], environment, prepare or preexec))
         return drivers[-1]
 
     drivers = []

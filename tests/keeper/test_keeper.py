@@ -1,5 +1,7 @@
 """The keeper against schedulers of every kind, in every kind of containment: nothing of a tree survives its end."""
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import time
 
 import processes
 import pytest
+from conftest import become_nobody, become_nobody_with_masked_proc, lose_privileges, missing
 from driver import leaves, now_ms, read, wait_until_dead
 from processes import wait_for
 
@@ -341,7 +344,7 @@ def test_output_is_appended(drive, containment, folder):
     driver.wait_for("exited")
     driver.say("restart")
     driver.wait_for("exited", 2)
-    wait_for(lambda: path.read_text() == "out\nerr\nend\n" * 2, 30, "the output")
+    wait_for(lambda: read(path) == "out\nerr\nend\n" * 2, 30, "the output")
     assert path.stat().st_mode & 0o777 == 0o640
 
 
@@ -351,6 +354,8 @@ FAILURES = {
     "not executable": (dict(command=["{folder}/plain"]), "not executable"),
     "no program": (dict(command=["{folder}/no-program"]), "no program this system can run"),
     "no interpreter": (dict(command=["{folder}/no-interpreter"]), "interpreter"),
+    "not executable in PATH": (dict(command=["plain"], environment={"PATH": "{folder}:/usr/bin"}), "not executable"),
+    "being written": (dict(command=["{folder}/busy"]), "Text file busy"),
     "a directory": (dict(command=["{folder}"]), "not executable"),
     "directory missing": (dict(command=["true"], directory="/no/such/place"), "scheduler.directory"),
     "user unknown": (dict(command=["true"], user="no-such-user"), "scheduler.user \"no-such-user\" is unknown"),
@@ -360,13 +365,14 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_start_failures_say_what_where_and_what_to_do(drive, containment, folder, failure):
     for name, mode, text in (("plain", 0o644, "#!/bin/sh\n"), ("no-program", 0o755, "echo hello\n"),
-                             ("no-interpreter", 0o755, "#!/no/such/interpreter\n")):
+                             ("no-interpreter", 0o755, "#!/no/such/interpreter\n"), ("busy", 0o755, "#!/bin/sh\n")):
         (folder / name).write_text(text)
         (folder / name).chmod(mode)
     spec, expected = FAILURES[failure]
-    spec = spec | {"command": [word.format(folder=folder) for word in spec["command"]]}
-    driver = drive(containment, **spec)
-    event = driver.wait_for("start_failed")
+    spec = json.loads(json.dumps(spec).replace("{folder}", str(folder)))
+    with open(folder / "busy", "a"):
+        driver = drive(containment, **spec)
+        event = driver.wait_for("start_failed")
     assert expected in event["text"]
     assert ";" in event["text"]  # the remedy
     driver.say("stop 0")
@@ -497,6 +503,61 @@ def test_containment_is_tried(driver_program, containment):
     told = subprocess.run([driver_program, "containment"], env=environment, user=user, group=None, capture_output=True, text=True,
                           check=True)
     assert told.stdout.strip() == containment
+
+
+# Which containers do: see conftest.
+POOR = {"no privileges": lose_privileges, "masked /proc": become_nobody_with_masked_proc}
+
+
+@pytest.mark.parametrize("poor", POOR)
+def test_where_no_namespace_can_be_had(drive, driver_program, folder, poor):
+    """What is tried next is what is told, and nothing of the tree survives the wrapper there either."""
+    why = missing("user namespace" if poor == "masked /proc" else "cgroup")
+    if why:
+        pytest.skip(why)
+    told = subprocess.run([driver_program, "containment"], preexec_fn=POOR[poor], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == {"no privileges": "cgroup", "masked /proc": "subreaper"}[poor]
+    driver = drive("", [PYTHON, "-c", FAMILY, folder / "mark"], prepare=POOR[poor], lease_ms=LONG_MS)
+    driver.wait_for("started")
+    wait_for(lambda: "ready" in read(folder / "mark"), 10, "the daemon")
+    pids = driver.tree()
+    assert len(pids) >= 3
+    driver.kill()
+    wait_until_dead(pids)
+
+
+def test_few_descriptors_at_the_start(drive):
+    """However many are too few, it says so."""
+    for most in range(11, 64):  # the driver itself needs 10
+        driver = drive("namespace", ["sleep", "1000"], prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
+        wait_for(lambda: {"error", "start_failed", "started"} & {event["event"] for event in driver.events}, 30, "its word")
+        if driver.seen("started"):
+            break
+        assert "Too many open files" in driver.events[-1]["text"]
+        driver.kill()
+    assert most > 11 and driver.seen("started")
+
+
+@pytest.mark.parametrize("limit, containment, says", [("nofile", "namespace", "cannot make a pipe: Too many open files"),
+                                                      ("nproc", "user namespace", "cannot fork: Resource temporarily")],
+                         indirect=["containment"])
+def test_a_limit_that_is_too_low_for_a_restart(drive, containment, limit, says):
+    def allow(most):
+        subprocess.run(["prlimit", "--pid", str(driver.keeper()), f"--{limit}={most}:"], check=True,
+                       preexec_fn=become_nobody if containment == "user namespace" else None)
+    driver = drive(containment, ["true"], lease_ms=LONG_MS)
+    driver.wait_for("exited")
+    allow(1)
+    driver.say("restart")
+    assert says in driver.wait_for("start_failed")["text"]
+    allow(512)
+    driver.say("restart")
+    driver.wait_for("exited", 2)
+
+
+def test_user_that_it_is_already(drive):
+    driver = drive("user namespace", ["sleep", "1000"], user="nobody", directory="/")
+    assert environment_of(driver.wait_for("started")["pid"])["USER"] == "nobody"
 
 
 def test_keeper_is_not_for_hands(driver_program):
