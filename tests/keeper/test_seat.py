@@ -1,13 +1,15 @@
 """The lock file: one wrapper per run directory and group, a seat that survives restarts, and nothing left of a former life."""
+import errno
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import time
 
 import processes
 import pytest
-from conftest import become_nobody
+from conftest import LIBC, become_nobody
 from driver import Driver, wait_until_dead
 
 
@@ -147,3 +149,48 @@ def test_sweep_takes_only_the_seats_own(take):
     for process in own + others:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def dead_server(folder):
+    """A file system of a server that dies over each request it takes: who waits for an answer does not die of SIGKILL."""
+    class DeadServer:
+        path = folder / "disk"
+
+        def take_request(self):
+            return struct.unpack_from("=IIQ", os.read(device, 1 << 17))
+
+        def answer(self, number, answer=b"", error=0):
+            os.write(device, struct.pack("=IiQ", 16 + len(answer), -error, number) + answer)
+    DeadServer.path.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"NOT TESTED here, there is no FUSE: {error}")
+    server = DeadServer()
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+    if LIBC.mount(b"dead", str(server.path).encode(), b"fuse", 0, options):
+        os.close(device)
+        pytest.skip("NOT TESTED here, file systems cannot be mounted")
+    _, _, number = server.take_request()  # FUSE_INIT, which has to be answered
+    server.answer(number, struct.pack("=IIII", 7, 31, 4096, 0) + bytes(48))
+    yield server
+    os.close(device)
+    subprocess.run(["umount", "--lazy", str(server.path)], check=True)
+
+
+def test_what_does_not_die_is_named(take, dead_server):
+    """No second scheduler beside one that hangs in the kernel; once it is gone the next wrapper goes on."""
+    first = take()
+    seat = first.wait_for("seat")["seat"]
+    release(first)
+    stuck = subprocess.Popen(["stat", str(dead_server.path / "file")], env={"PATH": os.environ["PATH"], "HEIRFLOW_SEAT": seat},
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, lookup, number = dead_server.take_request()
+    assert lookup == 1
+    error = take().wait_for("error", timeout=60)
+    assert f"(pid {stuck.pid}) does not end although killed" in error["text"] and error["retryable"]
+    assert stuck.poll() is None
+    dead_server.answer(number, error=errno.EIO)
+    assert stuck.wait() < 0
+    take().wait_for("seat")

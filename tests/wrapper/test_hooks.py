@@ -129,9 +129,9 @@ def test_a_new_heir_goes_on_where_the_last_one_stopped(wrapper, database, hook, 
     bob.wait_for_event("scheduler-started")
     wait_for(lambda: group.names()[-1:] == ["scheduler-started"] and group.names().count("acceded") == 2, 30,
              lambda: f"the news of bob's accession; there are {group.names()}")
-    sequences = [event["data"]["sequence"] for event in group.events()]
     told = [event["data"]["sequence"] for event in news(database)]
-    assert set(told[1:]) <= set(sequences), "none is lost"
+    wait_for(lambda: set(told[1:]) <= {event["data"]["sequence"] for event in group.events()}, 30, "all of them: none is lost")
+    sequences = [event["data"]["sequence"] for event in group.events()]
     assert len(sequences) <= len(set(sequences)) + 1, "at most the one under way at ada's end is told again"
     assert ("deposed" if end == "power_off" else "abdicated") in group.names()
 

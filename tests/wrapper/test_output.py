@@ -189,8 +189,8 @@ def test_log_of_the_wrapper_on_a_full_disk(wrapper, witness, database, small_dis
     fill(small_disk)
     beat = database.value("select beat from throne")
     for _ in range(3):
-        processes.send(ada.scheduler(), signal.SIGKILL)
         runs = len(witness.runs())
+        processes.send(ada.scheduler(), signal.SIGKILL)
         wait_for(lambda: len(witness.runs()) > runs and ada.scheduler(), 30, "a restart")
     wait_for(lambda: database.value("select beat from throne") > beat + 3, 30, "renewals")
     (small_disk / "ballast").unlink()
