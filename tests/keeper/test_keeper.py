@@ -526,6 +526,18 @@ def test_where_no_namespace_can_be_had(drive, driver_program, folder, poor):
     wait_until_dead(pids)
 
 
+@pytest.mark.parametrize("killed", ["wrapper", "keeper"])
+def test_where_the_kernel_keeps_no_list_of_children(drive, build, folder, killed):
+    preloaded = {"LD_PRELOAD": str(build / "tests" / "keeper" / "no_children.so")}
+    driver = drive("subreaper", [PYTHON, "-c", FAMILY, folder / "mark"], environ=preloaded, lease_ms=LONG_MS)
+    driver.wait_for("started")
+    wait_for(lambda: "ready" in read(folder / "mark"), 10, "the daemon")
+    pids = driver.tree()
+    assert len(pids) >= 3
+    processes.send(driver.keeper() if killed == "keeper" else driver.pid, signal.SIGKILL)
+    wait_until_dead(pids)
+
+
 def test_few_descriptors_at_the_start(drive):
     """However many are too few, it says so."""
     for most in range(11, 64):  # the driver itself needs 10
