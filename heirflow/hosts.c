@@ -144,6 +144,8 @@ static void on_lookup_done(uv_async_t *handle)
 {
     struct lookup *lookup = handle->data;
     struct host *host = lookup->host;
+    (void)pthread_mutex_lock(&lookup->mutex); /* for the thread to have let go of it */
+    (void)pthread_mutex_unlock(&lookup->mutex);
     host->lookup = NULL;
     host->failure[0] = 0;
     if (lookup->failure == 0)

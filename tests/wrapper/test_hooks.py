@@ -105,7 +105,8 @@ def test_the_events_of_a_node_from_the_first_to_the_last(wrapper, database, hook
 def test_the_heir_is_told_of_the_whole_group(wrapper, database, hook):
     group = hook()
     hooks = {"on_group_event": group.command}
-    wrapper("ada", database=database, hooks=hooks).wait_for_event("heir")
+    wrapper("ada", database=database, hooks=hooks)
+    group.wait_for("scheduler-started")
     wrapper("bob", database=database, hooks=hooks).wait_for_event("standby")
     wait_for(lambda: group.names().count("registered") == 1, 30, "bob's registration")
     assert group.events() == [event for event in news(database) if event["data"]["sequence"] > 1]
