@@ -512,6 +512,91 @@ static void quitting_standby_leaves_at_once(void **state)
     assert_non_null(find(&f, ORDER_EXIT));
 }
 
+static void refused_registration_is_repeated_with_a_new_generation(void **state)
+{
+    struct fixture f = {.now_ms = 1000};
+    succession_init(&f.succession, &settings);
+    step(&f, (struct event){.type = EVENT_CONNECTED});
+    step(&f, (struct event){.type = EVENT_REPLY, .number = f.succession.number});
+    assert_null(find(&f, ORDER_SEND));
+    tick(&f, 250);
+    assert_true(sent(&f, REQUEST_REGISTER)->new_generation);
+}
+
+static void an_accession_answered_while_leaving_runs_nothing(void **state)
+{
+    struct fixture f = standby(0, true);
+    step(&f, (struct event){.type = EVENT_QUIT});
+    assert_null(find(&f, ORDER_SEND));
+    f.view.throne.heir = 2;
+    strcpy(f.view.throne.incarnation, "mine");
+    f.view.throne.term = 8;
+    reply(&f, true);
+    assert_null(find(&f, ORDER_START_SCHEDULER));
+    assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 8);
+}
+
+static void a_stop_during_which_the_lease_runs_out_becomes_a_fencing(void **state)
+{
+    struct fixture f = heir();
+    step(&f, (struct event){.type = EVENT_QUIT});
+    assert_int_equal(find(&f, ORDER_STOP_SCHEDULER)->kill_at_ms, f.now_ms + 30000);
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    f.now_ms = f.succession.deadline_ms - 3600;
+    tick(&f, 0);
+    assert_int_equal(f.succession.state, SUCCESSION_FENCING);
+    assert_int_equal(find(&f, ORDER_STOP_SCHEDULER)->kill_at_ms, f.succession.deadline_ms - 900);
+}
+
+static void a_keeper_that_does_not_stop_in_time_is_killed(void **state)
+{
+    struct fixture f = heir();
+    finish_request(&f, true);
+    step(&f, (struct event){.type = EVENT_QUIT});
+    wait_with_renewals(&f, 30200);
+    assert_false(f.succession.killing);
+    wait_with_renewals(&f, 100);
+    assert_true(f.succession.killing);
+    assert_int_equal(f.succession.state, SUCCESSION_STOPPING);
+}
+
+static void a_crash_during_a_stop_is_no_reason_to_restart(void **state)
+{
+    struct fixture f = heir();
+    finish_request(&f, true);
+    step(&f, (struct event){.type = EVENT_QUIT});
+    step(&f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
+    assert_null(find(&f, ORDER_RESTART_SCHEDULER));
+    step(&f, (struct event){.type = EVENT_TREE_DEAD});
+    assert_int_equal(f.succession.state, SUCCESSION_ABDICATING);
+}
+
+static void quitting_at_once_kills_and_waits_for_no_database(void **state)
+{
+    struct fixture f = heir();
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    step(&f, (struct event){.type = EVENT_QUIT_NOW});
+    assert_non_null(find(&f, ORDER_KILL_KEEPER));
+    assert_null(find(&f, ORDER_EXIT));
+    step(&f, (struct event){.type = EVENT_TREE_DEAD});
+    assert_non_null(find(&f, ORDER_EXIT));
+}
+
+static void who_leaves_waits_so_long_for_an_answer_and_no_longer(void **state)
+{
+    struct fixture f = standby(1, true);
+    step(&f, (struct event){.type = EVENT_QUIT});
+    assert_non_null(sent(&f, REQUEST_LEAVE));
+    tick(&f, f.succession.quit_by_ms - f.now_ms - 1);
+    assert_null(find(&f, ORDER_EXIT));
+    tick(&f, 1);
+    assert_non_null(find(&f, ORDER_EXIT));
+    struct fixture never_registered = {.now_ms = 1000};
+    succession_init(&never_registered.succession, &settings);
+    step(&never_registered, (struct event){.type = EVENT_QUIT});
+    assert_non_null(find(&never_registered, ORDER_EXIT));
+}
+
 static void unsafe_timings_are_named(void **state)
 {
     struct succession_settings unsafe = settings;
@@ -552,6 +637,13 @@ int main(void)
         cmocka_unit_test(rare_hangs_are_forgotten),
         cmocka_unit_test(health_is_of_no_interest_once_a_stop_has_begun),
         cmocka_unit_test(quitting_standby_leaves_at_once),
+        cmocka_unit_test(refused_registration_is_repeated_with_a_new_generation),
+        cmocka_unit_test(an_accession_answered_while_leaving_runs_nothing),
+        cmocka_unit_test(a_stop_during_which_the_lease_runs_out_becomes_a_fencing),
+        cmocka_unit_test(a_keeper_that_does_not_stop_in_time_is_killed),
+        cmocka_unit_test(a_crash_during_a_stop_is_no_reason_to_restart),
+        cmocka_unit_test(quitting_at_once_kills_and_waits_for_no_database),
+        cmocka_unit_test(who_leaves_waits_so_long_for_an_answer_and_no_longer),
         cmocka_unit_test(unsafe_timings_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
