@@ -560,13 +560,16 @@ static void a_keeper_that_does_not_stop_in_time_is_killed(void **state)
     assert_int_equal(f.succession.state, SUCCESSION_STOPPING);
 }
 
-static void a_crash_during_a_stop_is_no_reason_to_restart(void **state)
+static void a_crash_during_a_fencing_changes_nothing(void **state)
 {
     struct fixture f = heir();
-    finish_request(&f, true);
-    step(&f, (struct event){.type = EVENT_QUIT});
+    f.succession.settings.restart_limit = 0;
+    step(&f, (struct event){.type = EVENT_DISCONNECTED});
+    f.now_ms = f.succession.deadline_ms - 3600;
+    tick(&f, 0);
     step(&f, (struct event){.type = EVENT_SCHEDULER_FAILED, .reason = "exit status 1"});
-    assert_null(find(&f, ORDER_RESTART_SCHEDULER));
+    assert_int_equal(f.succession.state, SUCCESSION_FENCING);
+    assert_null(find(&f, ORDER_STOP_SCHEDULER));
     step(&f, (struct event){.type = EVENT_TREE_DEAD});
     assert_int_equal(f.succession.state, SUCCESSION_ABDICATING);
 }
@@ -641,7 +644,7 @@ int main(void)
         cmocka_unit_test(an_accession_answered_while_leaving_runs_nothing),
         cmocka_unit_test(a_stop_during_which_the_lease_runs_out_becomes_a_fencing),
         cmocka_unit_test(a_keeper_that_does_not_stop_in_time_is_killed),
-        cmocka_unit_test(a_crash_during_a_stop_is_no_reason_to_restart),
+        cmocka_unit_test(a_crash_during_a_fencing_changes_nothing),
         cmocka_unit_test(quitting_at_once_kills_and_waits_for_no_database),
         cmocka_unit_test(who_leaves_waits_so_long_for_an_answer_and_no_longer),
         cmocka_unit_test(unsafe_timings_are_named),
