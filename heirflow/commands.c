@@ -228,7 +228,7 @@ static void print_status(json_t *status, double now, const struct config *config
     if (json_is_object(holder))
         printf(", heir %s for %s\n", heir, since);
     else
-        printf(", no heir at present\n");
+        puts(number_of(status, "term") ? ", no heir at present" : ", no heir yet: the first one waits a lease");
     if (json_is_true(json_object_get(status, "paused")))
         puts("paused: nobody takes over");
     if (config->rabbitmq.url_count > 0 && number_of(status, "unpublished") > 0)

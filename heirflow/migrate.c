@@ -222,18 +222,33 @@ static bool apply(struct postgres_session *session, const char *schema, const st
 static bool say_missing_roles(struct postgres_session *session, const char *schema, struct error *error)
 {
     cleanup_result PGresult *result = NULL;
-    if (!postgres_session_call(
-            session,
-            "select name from unnest(array['heirflow_member', 'heirflow_operator', 'heirflow_viewer']) name"
-            " where not exists (select from pg_roles where rolname = name)",
-            0, NULL, CALL_MS, &result, error))
+    if (!postgres_session_call(session,
+                               "select string_agg(name, ', ') from unnest(array['heirflow_member', 'heirflow_operator', "
+                               "'heirflow_viewer']) name"
+                               " where not exists (select from pg_roles where rolname = name)",
+                               0, NULL, CALL_MS, &result, error))
         return false;
-    for (int i = 0; i < PQntuples(result); i++)
+    if (!PQgetisnull(result, 0, 0))
         printf(
-            "note: role %s is missing and this user may not create roles; until a superuser does, only the owner of schema "
-            "\"%s\" can use it\n",
-            PQgetvalue(result, i, 0), schema);
+            "note: only its owner can use schema \"%s\": this user may not create the roles that others need (%s). To have "
+            "them, run `heirflow migrate` once more as a superuser\n",
+            schema, PQgetvalue(result, 0, 0));
     return true;
+}
+
+/* Each time: roles may have been made since. */
+static bool give_rights(struct postgres_session *session, const char *schema, struct error *error)
+{
+    cleanup_result PGresult *may = NULL, *done = NULL;
+    char sql[120];
+    if (!postgres_session_call(session, "select has_function_privilege(format('%I.give_rights()', $1::text), 'execute')", 1,
+                               (const char *[]){schema}, CALL_MS, &may, error))
+        return error_wrap(error, "rights");
+    if (!flag(may, 0))
+        return true;
+    (void)snprintf(sql, sizeof sql, "select \"%s\".give_rights()", schema);
+    return (postgres_session_call(session, sql, 0, NULL, CALL_MS, &done, error) || error_wrap(error, "rights")) &&
+           say_missing_roles(session, schema, error);
 }
 
 static bool migrate(struct postgres_session *session, const char *schema, struct error *error)
@@ -244,6 +259,8 @@ static bool migrate(struct postgres_session *session, const char *schema, struct
     if (state.version > migrate_newest_version())
         return refuse_newer(schema, state.version, error);
     if (state.has_version && state.version == migrate_newest_version()) {
+        if (state.may_read && !give_rights(session, schema, error))
+            return false;
         printf("schema \"%s\" is at version %d already\n", schema, state.version);
         return true;
     }
@@ -257,7 +274,7 @@ static bool migrate(struct postgres_session *session, const char *schema, struct
         if (migration->version > state.version && !apply(session, schema, migration, error))
             return false;
     }
-    if (!say_missing_roles(session, schema, error))
+    if (!give_rights(session, schema, error))
         return false;
     printf("schema \"%s\" is at version %d\n", schema, migrate_newest_version());
     return true;

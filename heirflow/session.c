@@ -50,8 +50,12 @@ bool session_ask(struct postgres_session *session, const char *sql, int count, c
 bool session_refuse_group(struct postgres_session *session, const struct config *config, struct error *error)
 {
     cleanup_result PGresult *names = NULL;
-    return postgres_session_call(session, "select coalesce(string_agg(g, ', '), 'none yet') from group_names() g", 0, NULL,
-                                 SESSION_CALL_MS, &names, error) &&
-           error_set(error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
+    if (!postgres_session_call(session, "select string_agg(g, ', ') from group_names() g", 0, NULL, SESSION_CALL_MS, &names,
+                               error))
+        return false;
+    if (PQgetisnull(names, 0, 0))
+        return error_set(error, EXIT_CODE_NEGATIVE,
+                         "there is no group \"%s\" here, nor any other: the first `heirflow run` founds it", config->group);
+    return error_set(error, EXIT_CODE_NEGATIVE, "there is no group \"%s\" here; known groups: %.600s; choose with --group",
                      config->group, PQgetvalue(names, 0, 0));
 }

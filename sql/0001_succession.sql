@@ -808,10 +808,7 @@ begin
         if not exists (select from pg_roles where rolname = v_role) then
             begin
                 execute format('create role %I nologin', v_role);
-            exception when insufficient_privilege then
-                raise notice 'role % is missing and % may not create it; as a superuser: create role %; then grant it EXECUTE as in this migration',
-                    v_role, current_user, v_role;
-                continue;
+            exception when insufficient_privilege then continue;     -- migrate tells of it
             when duplicate_object or unique_violation then null;   -- another database's migration was faster
             end;
         end if;

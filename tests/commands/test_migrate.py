@@ -147,6 +147,21 @@ def test_tries_again_while_a_table_is_locked(heirflow, empty_database):
     assert running.returncode == 0
 
 
+def test_roles_that_the_owner_may_not_make_are_made_later(command, own_postgres):
+    for statement in ("create role owner login", "create role alice login", "create database home owner owner"):
+        own_postgres.psql(statement)
+    alice = own_postgres.dsn("home", user="alice")
+    first = command("migrate", database=own_postgres.dsn("home", user="owner"), expect=0).stdout
+    assert first.count("note: ") == 1 and "heirflow_viewer" in first and "as a superuser" in first
+    command("status", database=alice, expect=3)
+    assert "note: " not in command("migrate", database=own_postgres.dsn("home"), expect=0).stdout
+    own_postgres.psql("grant heirflow_viewer to alice")
+    assert "no group" in command("status", database=alice, expect=1).stderr
+    assert "already" in command("migrate", database=alice, expect=0).stdout
+    assert own_postgres.psql("select proname from pg_proc p, unnest(p.proacl) acl where acl::text like '=X%' and "
+                             "pronamespace = 'heirflow'::regnamespace", database="home") == [], "for everybody"
+
+
 def test_a_read_only_standby_is_named(command, own_postgres):
     own_postgres.psql("alter system set hot_standby = on")
     own_postgres.stop()

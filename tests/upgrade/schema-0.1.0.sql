@@ -564,6 +564,60 @@ COMMENT ON FUNCTION heirflow.gate_grantors(p_role oid) IS 'who has given the rol
 
 
 --
+-- Name: give_rights(); Type: FUNCTION; Schema: heirflow; Owner: -
+--
+
+CREATE FUNCTION heirflow.give_rights() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'heirflow', 'pg_temp'
+    AS $$
+declare
+    v_looks constant text[] := array['news_after', 'news_last', 'group_names', 'status', 'history', 'audit', 'server_identity',
+                                     'fence_check', 'assert_heir', 'member_details', 'groups', 'estate'];
+    v_role text;
+    v_more text[];
+    v_function regprocedure;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('heirflow rights', 0));   -- two grants at once would fail
+    for v_role, v_more in values
+        ('heirflow_viewer', '{}'::text[]),
+        ('heirflow_operator', array['request_switchover', 'set_paused', 'set_retired', 'set_lease', 'remove_member']),
+        ('heirflow_member', array['register', 'heartbeat', 'accede', 'abdicate', 'leave', 'relay_claim', 'relay_published',
+                                  'hooks_next', 'fence', 'forget', 'store_estate', 'fetch_estate'])
+    loop
+        if not exists (select from pg_roles where rolname = v_role) then
+            begin
+                execute format('create role %I nologin', v_role);
+            exception
+                when insufficient_privilege then continue;               -- migrate tells of it
+                when duplicate_object or unique_violation then null;     -- another database's migration was faster
+            end;
+        end if;
+        if not has_schema_privilege(v_role, current_schema(), 'usage') then
+            execute format('grant usage on schema %I to %I', current_schema(), v_role);
+        end if;
+        if not has_table_privilege(v_role, 'schema_version', 'select') then
+            execute format('grant select on schema_version to %I', v_role);
+        end if;
+        for v_function in
+            select p.oid from pg_proc p
+             where p.pronamespace = (select oid from pg_namespace where nspname = current_schema())
+               and p.proname = any (v_looks || v_more) and not has_function_privilege(v_role, p.oid, 'execute')
+        loop
+            execute format('grant execute on function %s to %I', v_function, v_role);
+        end loop;
+    end loop;
+end $$;
+
+
+--
+-- Name: FUNCTION give_rights(); Type: COMMENT; Schema: heirflow; Owner: -
+--
+
+COMMENT ON FUNCTION heirflow.give_rights() IS 'makes the three roles, where the caller may, and gives each what it needs. For the owner alone. Locks no table.';
+
+
+--
 -- Name: group_names(); Type: FUNCTION; Schema: heirflow; Owner: -
 --
 
@@ -1933,15 +1987,15 @@ COMMENT ON COLUMN heirflow.terms.ended_at IS 'for a deposed heir presumed: its l
 -- Data for Name: estate; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1404, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 09:09:32.792447+00', '\x6164610a');
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1405, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 09:09:33.75582+00', '\x6164610a626572740a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1521, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 09:41:21.866468+00', '\x6164610a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1522, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 09:41:22.412861+00', '\x6164610a626572740a');
 
 
 --
 -- Data for Name: estate_origin; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate_origin VALUES ('tests', 'd95dfb8a-0211-0179-ce5a-40815b1fa4a4');
+INSERT INTO heirflow.estate_origin VALUES ('tests', '0e42dc37-c5a9-ce39-25cb-e8c82581fd47');
 
 
 --
@@ -1962,20 +2016,20 @@ INSERT INTO heirflow.hooks VALUES ('tests', 14);
 -- Data for Name: news; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.news VALUES ('tests', 1, 'd261c104-475a-1865-9a0b-84bf3b58394a', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 09:09:30.726214+00');
-INSERT INTO heirflow.news VALUES ('tests', 2, 'dc753f0a-4438-3914-14e2-21b12a4aa5ec', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 09:09:30.963529+00');
-INSERT INTO heirflow.news VALUES ('tests', 3, '0c9f6449-08d1-cce0-daee-e6450626f755', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 09:09:31.180473+00');
-INSERT INTO heirflow.news VALUES ('tests', 4, 'da2f7a24-3626-d2f3-9716-78896f64da55', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 09:09:31.335848+00');
-INSERT INTO heirflow.news VALUES ('tests', 5, '000608b0-1b7c-d4b1-be01-08e9e5aabfcb', 'acceded', 'ada', 'ada', 1404, 'first', '{"member_id": 1}', '2026-11-22 09:09:32.328081+00');
-INSERT INTO heirflow.news VALUES ('tests', 6, '3d602bc5-25e8-4d96-8592-abbd62bc5872', 'scheduler-started', 'ada', 'ada', 1404, NULL, '{"pid": 17823, "restarts": 0}', '2026-11-22 09:09:32.47284+00');
-INSERT INTO heirflow.news VALUES ('tests', 7, 'eae21f5e-114a-c545-e90a-4d2f874d5629', 'abdicated', 'ada', 'ada', 1404, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.111973+00');
-INSERT INTO heirflow.news VALUES ('tests', 8, 'd39344d4-ada0-5835-6554-e5b2f2658313', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 09:09:33.123633+00');
-INSERT INTO heirflow.news VALUES ('tests', 9, '671ea098-3351-35c0-e629-addef6bb9bf5', 'acceded', 'bert', 'bert', 1405, 'vacant', '{"member_id": 2}', '2026-11-22 09:09:33.165029+00');
-INSERT INTO heirflow.news VALUES ('tests', 10, 'd535e333-d966-4fdf-a37e-caada6c9d92a', 'estate-inherited', 'bert', 'bert', 1405, NULL, '{"from": "ada", "files": 1, "age_ms": 419, "from_term": 1404}', '2026-11-22 09:09:33.376034+00');
-INSERT INTO heirflow.news VALUES ('tests', 11, 'c67e7429-22e0-48cf-9742-3444b9ec2642', 'scheduler-started', 'bert', 'bert', 1405, NULL, '{"pid": 17882, "restarts": 0}', '2026-11-22 09:09:33.399488+00');
-INSERT INTO heirflow.news VALUES ('tests', 12, '84eec71f-d779-eb92-85bb-36a4fb6be876', 'retired', 'cleo', 'postgres', 1405, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.603306+00');
-INSERT INTO heirflow.news VALUES ('tests', 13, '3752fb2c-b64b-f3a8-278e-19a57e1223ea', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 09:09:33.614379+00');
-INSERT INTO heirflow.news VALUES ('tests', 14, 'a0d9db5f-1b93-f826-ea3e-513f33a0fff3', 'lease-changed', '', 'postgres', 1405, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 09:09:33.786891+00');
+INSERT INTO heirflow.news VALUES ('tests', 1, '6142ffc4-cc62-6fcd-611d-593077e9c9f9', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 09:41:20.077676+00');
+INSERT INTO heirflow.news VALUES ('tests', 2, '5cd98d65-0a5c-fc7f-d448-91441d696a4e', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 09:41:20.164947+00');
+INSERT INTO heirflow.news VALUES ('tests', 3, '06b91bfe-0cca-f6f3-f246-ee16d28dcbe2', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 09:41:20.216419+00');
+INSERT INTO heirflow.news VALUES ('tests', 4, 'a2fc7ad4-0e75-b254-ac5c-3b33b68edbcb', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 09:41:20.2773+00');
+INSERT INTO heirflow.news VALUES ('tests', 5, '27877775-068b-d40d-b9fd-d6f01c142047', 'acceded', 'ada', 'ada', 1521, 'first', '{"member_id": 1}', '2026-11-22 09:41:21.612312+00');
+INSERT INTO heirflow.news VALUES ('tests', 6, 'ce3c9e99-9f42-4618-b4dd-bd6e490c6d4d', 'scheduler-started', 'ada', 'ada', 1521, NULL, '{"pid": 32364, "restarts": 0}', '2026-11-22 09:41:21.680889+00');
+INSERT INTO heirflow.news VALUES ('tests', 7, 'c2bc41c5-62f1-7de6-2adb-90707d3f3ad7', 'abdicated', 'ada', 'ada', 1521, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.021428+00');
+INSERT INTO heirflow.news VALUES ('tests', 8, '72032b98-55ab-3cfb-d5ab-bc544140ecb9', 'acceded', 'bert', 'bert', 1522, 'vacant', '{"member_id": 2}', '2026-11-22 09:41:22.049309+00');
+INSERT INTO heirflow.news VALUES ('tests', 9, '1c105c07-f869-b8d2-c6cd-53ac3f3814d5', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 09:41:22.050578+00');
+INSERT INTO heirflow.news VALUES ('tests', 10, 'a88243e4-b5f0-4e5b-9d95-706cf51c49b3', 'estate-inherited', 'bert', 'bert', 1522, NULL, '{"from": "ada", "files": 1, "age_ms": 197, "from_term": 1521}', '2026-11-22 09:41:22.192063+00');
+INSERT INTO heirflow.news VALUES ('tests', 11, '74d73523-0c7e-48c3-a108-ddb3333cd981', 'scheduler-started', 'bert', 'bert', 1522, NULL, '{"pid": 32413, "restarts": 0}', '2026-11-22 09:41:22.19219+00');
+INSERT INTO heirflow.news VALUES ('tests', 12, '34552a23-8f88-d06b-31d9-3cd1bcb6eb87', 'retired', 'cleo', 'postgres', 1522, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.339689+00');
+INSERT INTO heirflow.news VALUES ('tests', 13, '669aa7c7-b483-9294-ae56-91fe9d1fe980', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 09:41:22.358139+00');
+INSERT INTO heirflow.news VALUES ('tests', 14, '93b43c0a-174c-8f69-f58e-e3ab7b23eec8', 'lease-changed', '', 'postgres', 1522, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.421272+00');
 
 
 --
@@ -1996,44 +2050,45 @@ INSERT INTO heirflow.relay VALUES ('tests', 0, NULL, NULL);
 -- Data for Name: retirement; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 09:09:33.594945+00');
+INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 09:41:22.338648+00');
 
 
 --
 -- Data for Name: roster; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.roster VALUES ('tests', 'e2b09f9d-02ba-4341-a4a4-40d8979bb207', 1, 3, '44fc9993-ae48-4f92-ace9-bafa33ebe22f', 'cleo', '127.0.0.1', '2026-11-22 09:09:31.177621+00', '2026-11-22 09:09:34.175462+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
-INSERT INTO heirflow.roster VALUES ('tests', '4bfdb98f-268e-4e45-825f-42a4b1c362e2', 2, 5, '5bb43dc0-82c5-4c4a-897f-19934fde4591', 'ada', '127.0.0.1', '2026-11-22 09:09:33.12307+00', '2026-11-22 09:09:34.185597+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6, "registered_because": "switchover"}');
-INSERT INTO heirflow.roster VALUES ('tests', '03940140-eb04-4b8c-8f55-e1da64acd238', 1, 2, '34f9ba82-0795-4a69-8f31-d4c972212cf0', 'bert', '127.0.0.1', '2026-11-22 09:09:30.944448+00', '2026-11-22 09:09:33.398999+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 17882, "state": "running", "restarts": 0, "started_at": "2026-11-22T09:09:33Z"}, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
-INSERT INTO heirflow.roster VALUES ('tests', 'a7d56878-db5d-4f6b-b335-6ba19cb03c38', 1, 4, '49547cd3-dedd-46ed-a28c-251d90697911', 'dora', '127.0.0.1', '2026-11-22 09:09:31.325322+00', '2026-11-22 09:09:33.396983+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1405, "schema_version": 6}');
+INSERT INTO heirflow.roster VALUES ('tests', '3c147bd9-104d-4b27-8420-2cb15c43f15e', 1, 4, '9b2ca5c2-ef8c-47dd-9421-b45f18934803', 'dora', '127.0.0.1', '2026-11-22 09:41:20.261256+00', '2026-11-22 09:41:22.200952+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1521, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', '5127dddb-5efd-4a70-80cc-0b342e4e34dd', 1, 3, '19ee61f0-4065-47c6-bd4b-f8cb669f887d', 'cleo', '127.0.0.1', '2026-11-22 09:41:20.209317+00', '2026-11-22 09:41:22.458744+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', '7146f953-e152-4964-83a8-4fe6016053a7', 2, 5, 'ec66fd1e-7276-4de6-b7cb-6bdf7911adc7', 'ada', '127.0.0.1', '2026-11-22 09:41:22.050187+00', '2026-11-22 09:41:22.463446+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7, "registered_because": "switchover"}');
+INSERT INTO heirflow.roster VALUES ('tests', 'cb170354-1235-49ea-b8aa-fc91931c8346', 1, 2, '80b259a6-bb44-43af-a3c7-9c9628691fda', 'bert', '127.0.0.1', '2026-11-22 09:41:20.162559+00', '2026-11-22 09:41:22.191143+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 32413, "state": "running", "restarts": 0, "started_at": "2026-11-22T09:41:22Z"}, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7}');
 
 
 --
 -- Data for Name: schema_version; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 09:09:28.100853+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 09:09:28.485619+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 09:09:28.506331+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 09:09:28.57442+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 09:09:28.598147+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 09:09:28.600126+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 09:41:19.447649+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 09:41:19.563628+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 09:41:19.570578+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 09:41:19.600753+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 09:41:19.634541+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 09:41:19.658865+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (7, '0007_rights', '2026-11-22 09:41:19.696251+00', 'postgres');
 
 
 --
 -- Data for Name: terms; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.terms VALUES ('tests', 1404, 1, 'ada', '2026-11-22 09:09:32.278409+00', '2026-11-22 09:09:33.099017+00', 'abdicated', 'switchover');
-INSERT INTO heirflow.terms VALUES ('tests', 1405, 2, 'bert', '2026-11-22 09:09:33.127104+00', NULL, NULL, NULL);
+INSERT INTO heirflow.terms VALUES ('tests', 1521, 1, 'ada', '2026-11-22 09:41:21.599881+00', '2026-11-22 09:41:22.020315+00', 'abdicated', 'switchover');
+INSERT INTO heirflow.terms VALUES ('tests', 1522, 2, 'bert', '2026-11-22 09:41:22.02705+00', NULL, NULL, NULL);
 
 
 --
 -- Data for Name: throne; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.throne VALUES ('tests', 2, '34f9ba82-0795-4a69-8f31-d4c972212cf0', 1405, 5, 1500, 2000, 2000, false, '7710920372623729336/00000001/1795338566.215815/16396', '2026-11-22 09:09:34.172567+00', '03940140-eb04-4b8c-8f55-e1da64acd238', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO heirflow.throne VALUES ('tests', 2, '80b259a6-bb44-43af-a3c7-9c9628691fda', 1522, 2, 1500, 2000, 2000, false, '7710928630016085334/00000001/1795340479.165293/16396', '2026-11-22 09:41:22.44261+00', 'cb170354-1235-49ea-b8aa-fc91931c8346', NULL, NULL, NULL, NULL, NULL);
 
 
 --
@@ -2268,6 +2323,13 @@ GRANT ALL ON FUNCTION heirflow.forget(p_group text, p_member bigint, p_days inte
 --
 
 REVOKE ALL ON FUNCTION heirflow.gate_grantors(p_role oid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION give_rights(); Type: ACL; Schema: heirflow; Owner: -
+--
+
+REVOKE ALL ON FUNCTION heirflow.give_rights() FROM PUBLIC;
 
 
 --
