@@ -138,7 +138,7 @@ class Cluster:
             self.parameters = {"hosts": known, "libpq": dict(word.split("=", 1) for word in words)}
         parameters = self.parameters["libpq"] | {
             "user": user, "password": self.secret(secret), "sslrootcert": str(self.state / "ca" / "ca.crt"),
-            "connect_timeout": "2", "tcp_user_timeout": "2000"} | more
+            "connect_timeout": "3", "tcp_user_timeout": "2000"} | more
         with (inside or self.lab.switch).inside():
             connection = psycopg2.connect(**parameters)
         connection.autocommit = True

@@ -15,7 +15,7 @@ from processes import wait_for
 
 QUEUES, DATABASES, BALANCERS = ("q1", "q2", "q3"), ("d1", "d2"), ("b1", "b2")
 # as docs/deployment.md has them: seconds without commits, and without a broker that takes tasks
-FAILOVER, STANDBY_LOST, BALANCER_LOST, QUEUE_LOST, BROKER_LOST = 15, 6, 5, 3, 20
+FAILOVER, STANDBY_LOST, BALANCER_LOST, QUEUE_LOST, BROKER_LOST = 18, 6, 5, 3, 20
 
 
 @pytest.fixture(scope="session")
