@@ -16,7 +16,7 @@ forget_patroni() {
     local endpoints folder=/etc/ssl/heirflow/postgresql
     endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
     ETCDCTL_API=2 etcdctl --endpoints="$endpoints" --ca-file=$folder/ca.crt --cert-file=$folder/host.crt --key-file=$folder/host.key \
-        --timeout=5s --total-timeout=10s rm --recursive /heirflow/heirflow
+        --timeout=5s --total-timeout=10s rm --recursive /heirflow/heirflow || (($? == 4)) # there is nothing
 }
 
 # `ID, started|unstarted, NAME, PEERS, CLIENTS, IS-LEARNER`, if that address is a member. usage: etcd_member ADDRESS ADDRESSES
