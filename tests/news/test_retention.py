@@ -56,7 +56,7 @@ def test_a_database_that_does_not_let_it_is_told_once(relay, outbox, database):
 
 def test_the_retention_of_a_real_heir(database, wrapper):
     ada = wrapper("ada", database)
-    ada.wait_for_event("scheduler-started")
+    wait_for(lambda: database.value("select count(*) from news where event = 'scheduler-started'"), 30, "all news")
     last = database.value("select last from news_counter")
     age(database, 100, last)
     wait_for(lambda: kept(database)[:1] == [last], 30, lambda: (kept(database), ada.log()))
