@@ -80,7 +80,7 @@ class Exchange:
                 return True
             except pika.exceptions.UnroutableError:
                 return False
-        wait_for(bound, 20, "the follower to bind its queue", 0.1)
+        wait_for(bound, 60, "the follower to bind its queue", 0.1)
 
 
 @pytest.fixture
