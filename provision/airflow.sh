@@ -50,13 +50,15 @@ demo_connection() {
         "$(database_addresses | joined ,)" "$DB_USER" "$DB_PASSWORD" "$DATABASE" "$authority_there"
 }
 
+# The first broker of the list is tried twice when it says nothing: that has to fit into OPERATION_TIMEOUT, or a task that is
+# to be sent counts as failed.
 # Version 4 has quorum queues instead of mirrored ones, and refuses queues that neither last nor belong to a connection.
 celery_settings() {
     local more=
     if (($(broker_major) >= 4)); then
         more=',"task_default_queue_type":"quorum","task_create_missing_queue_type":"quorum","control_queue_exclusive":true,"event_queue_exclusive":true'
     fi
-    echo "{\"broker_heartbeat\":10,\"broker_connection_timeout\":5,\"broker_connection_max_retries\":null$more}"
+    echo "{\"broker_heartbeat\":10,\"broker_connection_timeout\":3,\"broker_connection_max_retries\":null$more}"
 }
 
 broker_major() {
@@ -91,7 +93,7 @@ AIRFLOW__CELERY__SSL_CACERT=$authority_there
 AIRFLOW__CELERY__SSL_KEY=
 AIRFLOW__CELERY__SSL_CERT=
 AIRFLOW__CELERY__WORKER_CONCURRENCY=$WORKER_CONCURRENCY
-AIRFLOW__CELERY__OPERATION_TIMEOUT=10
+AIRFLOW__CELERY__OPERATION_TIMEOUT=30
 AIRFLOW__CELERY__FLOWER_HOST=127.0.0.1
 AIRFLOW__CELERY__FLOWER_BASIC_AUTH=$AIRFLOW_ADMIN:$AIRFLOW_ADMIN_PASSWORD
 AIRFLOW__CELERY__EXTRA_CELERY_CONFIG=$(celery_settings)
