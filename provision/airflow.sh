@@ -50,8 +50,6 @@ demo_connection() {
         "$(database_addresses | joined ,)" "$DB_USER" "$DB_PASSWORD" "$DATABASE" "$authority_there"
 }
 
-# The first broker of the list is tried twice when it says nothing: that has to fit into OPERATION_TIMEOUT, or a task that is
-# to be sent counts as failed.
 # Version 4 has quorum queues instead of mirrored ones, and refuses queues that neither last nor belong to a connection.
 celery_settings() {
     local more=
@@ -70,6 +68,8 @@ broker_major() {
     die "none of the queue hosts ($(hosts_of queue | joined ', ')) tells the version of its RabbitMQ: see provision/status"
 }
 
+# CONNECT_RETRIES_TIMEOUT is for all brokers together, each of which has broker_connection_timeout: else a first one that says
+# nothing uses it up, and a task that is to be sent counts as failed.
 # /etc/airflow/airflow.env: read by systemd and by shells. In the end, what the settings say goes before ours.
 airflow_settings() {
     local line
@@ -98,6 +98,7 @@ AIRFLOW__CELERY__FLOWER_HOST=127.0.0.1
 AIRFLOW__CELERY__FLOWER_BASIC_AUTH=$AIRFLOW_ADMIN:$AIRFLOW_ADMIN_PASSWORD
 AIRFLOW__CELERY__EXTRA_CELERY_CONFIG=$(celery_settings)
 AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__CONFIRM_PUBLISH=True
+AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__CONNECT_RETRIES_TIMEOUT=20
 AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL=30
 AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD=30
 AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT=180
