@@ -1,4 +1,5 @@
 """A planted secret is searched for wherever somebody else could look, in good days and on every path of failure."""
+import contextlib
 import json
 import os
 import pathlib
@@ -41,6 +42,13 @@ def secret_file(folder, name, text):
     return str(path)
 
 
+def environment_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile, as probes of health do
+        return ""
+
+
 @pytest.mark.parametrize("containment", ["", "subreaper"])
 @pytest.mark.parametrize("source", ["file", "environment", "secret files"])
 def test_in_good_days(wrapper, command, database, rabbitmq, folder, open_folder, source, containment):
@@ -67,9 +75,8 @@ def test_in_good_days(wrapper, command, database, rabbitmq, folder, open_folder,
     ada.wait_for_event("news-unreachable")
     told = {str(path): path.read_text(errors="replace") for path in seen}
     told |= {f"argv of {pid}": processes.command_line(pid) for pid in [ada.pid, *ada.tree()]}
-    told |= {f"environ of {pid}": pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-             for pid in ada.tree() if pid not in ada.keepers() and processes.alive(pid)
-             and "heirflow" not in str(processes.command_line(pid)[:1])}
+    told |= {f"environ of {pid}": environment_of(pid) for pid in ada.tree() if pid not in ada.keepers()
+             and processes.alive(pid) and "heirflow" not in str(processes.command_line(pid)[:1])}
     for path in ("/", "/status", "/heir", "/health", "/metrics"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             told[path] = answer.read().decode() + str(answer.headers)
@@ -163,7 +170,8 @@ def test_no_process_of_ours_dumps_core_or_lets_its_user_look_in(heirflow, databa
         found = {}
         for pid in [ours.pid, *processes.descendants(ours.pid)]:
             line = processes.command_line(pid)
-            found["sleep" if line[:1] == ["sleep"] else " ".join(line[1:2])] = os.stat(f"/proc/{pid}/environ").st_uid
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                found["sleep" if line[:1] == ["sleep"] else " ".join(line[1:2])] = os.stat(f"/proc/{pid}/environ").st_uid
         return found
     try:
         wait_for(lambda: set(owners()) >= {"run", "keeper", "sleep"}, 30, lambda: str(owners()))
