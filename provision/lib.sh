@@ -507,6 +507,7 @@ set_up_queue_host() {
     new_stage "$1"
     stage_settings own_address peers QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
+    stage_file "$source_folder/provision/on-host/broker-watch"
     run_there "$1" queue || die "$1 is no queue host yet"
     before=$(hosts_file)
     remember_host queue "$1" "$own_address"

@@ -186,7 +186,7 @@ def deployment(image, worker_folder, outlives_tests, packages):
 
 @pytest.fixture
 def fine(deployment):
-    deployment.wait_until_fine(timeout=300)
+    deployment.wait_until_fine(timeout=420)
     yield deployment
     deployment.lab.heal()
     for node in deployment.nodes.values():
