@@ -15,6 +15,7 @@
 
 #include "brokers.h"
 #include "cleanup.h"
+#include "errand.h"
 #include "hook.h"
 #include "keeper.h"
 #include "migrate.h"
@@ -23,6 +24,7 @@
 
 #define OPEN_MS 5000
 #define CALL_MS 5000
+#define ANSWER_MOST 8192
 
 struct findings {
     int bad;
@@ -173,6 +175,68 @@ static void check_health(struct findings *findings, const struct config *config)
                (long long)config->scheduler.health.failures);
 }
 
+/* What reading the estate's files once has shown. */
+struct look {
+    json_t *answer;
+    struct error error; /* why there is none; else "" */
+};
+
+static void on_looked(void *data, const struct errand_end *end)
+{
+    struct look *look = data;
+    if (end->reason)
+        (void)error_set(&look->error, EXIT_CODE_NEGATIVE, "%s", end->reason);
+    else
+        look->answer = json_loadb(end->output, end->output_size, JSON_DISABLE_EOF_CHECK, NULL);
+}
+
+/* In a child process, as the scheduler's user and in its directory, as the wrapper does it. */
+static void look_at_estate(const struct config *config, struct look *look)
+{
+    uv_loop_t loop;
+    struct errand *errand;
+    cleanup_json json_t *request = json_pack("{s:[], s:b}", "paths", "summary", true);
+    for (const char **path = config->scheduler.estate; *path; path++)
+        (void)json_array_append_new(json_object_get(request, "paths"), json_string(*path));
+    cleanup_free char *input = json_dumps(request, JSON_COMPACT);
+    const struct errand_spec spec = {.body = "estate-read",
+                                     .key = "scheduler.estate",
+                                     .directory = config->scheduler.directory,
+                                     .user = config->scheduler.user,
+                                     .group = config->group,
+                                     .node = config->node,
+                                     .seat = "check",
+                                     .timeout_ms = CALL_MS,
+                                     .input = input,
+                                     .input_size = strlen(input),
+                                     .output_most = ANSWER_MOST};
+    if (uv_loop_init(&loop) != 0) {
+        (void)error_set(&look->error, EXIT_CODE_NEGATIVE, "no event loop: out of descriptors?");
+        return;
+    }
+    if (errand_start(&loop, &spec, on_looked, look, &errand, &look->error))
+        (void)uv_run(&loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&loop);
+}
+
+static void check_estate(struct findings *findings, const struct config *config)
+{
+    struct look look = {0};
+    if (config->no_heir || !config->scheduler.estate || !config->scheduler.estate[0])
+        return;
+    look_at_estate(config, &look);
+    long long count = json_integer_value(json_object_get(look.answer, "count"));
+    const char *fault = look.error.text[0] ? look.error.text : json_string_value(json_object_get(look.answer, "fault"));
+    if (fault || !look.answer)
+        report(findings, false, "estate", "%s - correct \"scheduler.estate\", or the rights of %s%s",
+               fault ? fault : "no answer of a child process", config->scheduler.user ? "user " : "our user",
+               config->scheduler.user ? config->scheduler.user : "");
+    else
+        report(findings, true, "estate", "%lld %s, %lld bytes, can be copied and put in place", count,
+               count == 1 ? "file" : "files", (long long)json_integer_value(json_object_get(look.answer, "bytes")));
+    json_decref(look.answer);
+}
+
 static void check_node(struct findings *findings, const struct config *config)
 {
     char path[4096];
@@ -198,6 +262,7 @@ static void check_node(struct findings *findings, const struct config *config)
                config->scheduler.user ? config->scheduler.user : "", config->scheduler.directory ? " in " : "",
                config->scheduler.directory ? config->scheduler.directory : "");
     check_health(findings, config);
+    check_estate(findings, config);
     check_output(findings, config);
 }
 

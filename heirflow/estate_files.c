@@ -483,6 +483,25 @@ static bool carry_out_mark(json_t *request, struct error *error)
                                       json_integer_value(json_object_get(mark, "term")), error);
 }
 
+/* Where there is no such folder yet, the next heir cannot put the file in place either. */
+static bool may_be_put_in_place(json_t *paths, struct error *error)
+{
+    size_t i;
+    json_t *path;
+    json_array_foreach(paths, i, path)
+    {
+        char folder[4096];
+        (void)snprintf(folder, sizeof folder, "%s", json_string_value(path));
+        char *slash = strrchr(folder, '/');
+        if (slash)
+            slash[slash == folder] = '\0';
+        if (access(slash ? folder : ".", W_OK | X_OK) != 0)
+            return error_set(error, EXIT_CODE_NEGATIVE, "cannot write to the folder of %s: %s", json_string_value(path),
+                             strerror(errno));
+    }
+    return true;
+}
+
 int estate_files_read_main(void)
 {
     struct error error, mark_error;
@@ -496,7 +515,9 @@ int estate_files_read_main(void)
         reply = json_pack("{s:s*}", "mark_fault", mark_fault);
         return answer(reply, NULL);
     }
-    if (!estate_files_read(request, &copy, &error)) {
+    bool summary = json_is_true(json_object_get(request, "summary"));
+    if ((summary && !may_be_put_in_place(json_object_get(request, "paths"), &error)) ||
+        !estate_files_read(request, &copy, &error)) {
         reply = json_pack("{s:s, s:s*}", "fault", error.text, "mark_fault", mark_fault);
         return answer(reply, NULL);
     }
@@ -505,7 +526,7 @@ int estate_files_read_main(void)
     const char *known = json_string_value(json_object_get(request, "known"));
     reply = json_pack("{s:s, s:O, s:O, s:s*}", "checksum", checksum, "count", json_object_get(copy, "count"), "bytes",
                       json_object_get(copy, "bytes"), "mark_fault", mark_fault);
-    return answer(reply, known && strcmp(known, checksum) == 0 ? NULL : files);
+    return answer(reply, summary || (known && strcmp(known, checksum) == 0) ? NULL : files);
 }
 
 int estate_files_write_main(void)

@@ -30,7 +30,7 @@ bool estate_files_write(json_t *request, json_t *copy, bool *ret_inherited, stru
 /* The bodies of the errands estate-read and estate-write. Standard input: the request and, to write, the copy. Standard
  * output: a line of JSON with "fault" if something went wrong. Read: first marks if the request has "mark", {"term",
  * "origin"}: "mark_fault". Then, unless "marks_only": "checksum", "count", "bytes", and the files in a second line unless
- * they are what the request's "known" says. Write:
- * "inherited", and of the copy "term", "node", "age_ms" and "count". */
+ * they are what the request's "known" says. With "summary" the files are left out, and what could not be put in place is a
+ * fault, too. Write: "inherited", and of the copy "term", "node", "age_ms" and "count". */
 int estate_files_read_main(void);
 int estate_files_write_main(void);

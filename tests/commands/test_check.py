@@ -79,6 +79,25 @@ def test_the_command_is_judged_as_its_user(check, database, folder):
     assert bad(check({"postgres": database.dsn, "scheduler": {"command": [str(program)], "user": "nobody"}})) == []
 
 
+def test_the_estate_is_read_as_its_user(check, database, folder):
+    state = folder / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    (state / "schedule").write_text("12345")
+    scheduler = {"command": ["sleep", "1"], "user": "nobody", "directory": str(state), "estate": ["schedule", f"{state}/none"]}
+    lines = check({"postgres": database.dsn, "scheduler": scheduler})
+    assert bad(lines) == [] and "OK  estate: 1 file, 5 bytes, can be copied and put in place" in lines
+    (state / "schedule").chmod(0o600)
+    [line] = bad(check({"postgres": database.dsn, "scheduler": scheduler}))
+    assert "estate: schedule: Permission denied" in line and "rights of user nobody" in line
+    state.chmod(0o755)
+    [line] = bad(check({"postgres": database.dsn, "scheduler": scheduler}))
+    assert "estate: cannot write to the folder of schedule: Permission denied" in line
+    (state / "link").symlink_to("schedule")
+    [line] = bad(check({"postgres": database.dsn, "scheduler": {"command": ["sleep"], "estate": [f"{state}/link"]}}))
+    assert "is a symbolic link" in line
+
+
 def test_a_run_directory_that_is_a_file(check, database):
     lines = bad(check({"postgres": database.dsn, "run_directory": "/etc/passwd/run"}))
     assert len(lines) == 1 and "run directory: /etc/passwd/run" in lines[0]
