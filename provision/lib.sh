@@ -349,8 +349,8 @@ check_host() {
     shift 2
     look_at "$to" "$@"
     case ${fact[system]:-} in
-        "debian 12" | "ubuntu 22.04" | "ubuntu 24.04") ;;
-        *) die "$to runs ${fact[system]:-something unknown}: it has to be Debian 12, Ubuntu 22.04 or Ubuntu 24.04" ;;
+        "debian 12" | "debian 13" | "ubuntu 22.04" | "ubuntu 24.04") ;;
+        *) die "$to runs ${fact[system]:-something unknown}: it has to be Debian 12 or 13, Ubuntu 22.04 or 24.04" ;;
     esac
     [[ ${fact[root]} == yes ]] || die "$SSH_USER may not become root on $to: put '$SSH_USER ALL=(ALL) NOPASSWD: ALL' into /etc/sudoers.d/$SSH_USER there"
     [[ ${fact[systemd]} == yes ]] || die "$to does not run systemd: it has to be a machine or a container with systemd as its first process"

@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import machines
 from processes import wait_for
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SYSTEM = os.environ.get("HEIRFLOW_TEST_CLUSTER_SYSTEM")  # codename of a Debian; None: that of this machine
 PREINSTALLED = ["dbus", "iproute2", "openssh-server", "sudo", "procps", "python3-minimal"]
 OFFERED = ["patroni", "python3-etcd", "etcd-server", "etcd-client", "rabbitmq-server", "haproxy", "keepalived", "socat", "openssl", "jq",
            "python3-venv"]
@@ -113,6 +115,15 @@ class Cluster:
         print(f"$ provision/{program} {' '.join(arguments)}\n{output}", file=sys.stderr)
         assert process.returncode == expect, f"provision/{program} {' '.join(arguments)}: {process.returncode}\n{output}"
         return output
+
+    def interrupt(self, seconds, program, *arguments):
+        """Begins it, and ends it after that time, wherever it is."""
+        print(f"provision/{program} {' '.join(arguments)}, interrupted after {seconds:.3f} s", file=sys.stderr)
+        process = self.begin(program, *arguments)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
 
     def wait_until_fine(self, *names, timeout=120):
         def told():

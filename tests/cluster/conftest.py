@@ -6,7 +6,7 @@ import pytest
 
 import machines
 import tables
-from cluster_hosts import OFFERED, PREINSTALLED, Cluster
+from cluster_hosts import OFFERED, PREINSTALLED, SYSTEM, Cluster
 
 LACKING = machines.missing() or next((f"needs {program}: apt-get install {package}" for program, package in (
     ("ssh-keygen", "openssh-client"), ("dpkg-scanpackages", "dpkg-dev")) if not shutil.which(program)), None)
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def image():
     machines.mount_for_ourselves()
-    return machines.Image(PREINSTALLED, OFFERED).build()
+    return machines.Image(PREINSTALLED, OFFERED, SYSTEM).build()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """A whole Airflow deployment on factory-fresh hosts, by one command; then each of its parts is lost while the demonstration DAG
-runs on its schedule. HEIRFLOW_TEST_CLUSTER_SIZE=small does with one queue host and one worker."""
+runs on its schedule. HEIRFLOW_TEST_CLUSTER_SIZE=small does with one queue host and one worker, HEIRFLOW_TEST_AIRFLOW=2 with
+that version."""
 import collections
 import contextlib
 import hashlib
 import itertools
 import json
 import os
+import random
 import subprocess
 import time
 
@@ -13,21 +15,24 @@ import psycopg2
 import pytest
 
 import machines
-from cluster_hosts import SOURCE, Cluster, Node
+from cluster_hosts import SOURCE, SYSTEM, Cluster, Node
 from processes import wait_for
 
 SMALL = os.environ.get("HEIRFLOW_TEST_CLUSTER_SIZE", "full") == "small"
 QUEUES, WORKERS = (("q1",), ("w1",)) if SMALL else (("q1", "q2", "q3"), ("w1", "w2"))
-DATABASES, SCHEDULERS, WEB = ("d1", "d2"), ("s1", "s2"), "web1"
-LOCK = SOURCE / "config" / "airflow" / "airflow-3.lock"
+DATABASES, SCHEDULERS, BALANCERS, WEB = ("d1", "d2"), ("s1", "s2"), ("b1", "b2"), "web1"
+VERSION = os.environ.get("HEIRFLOW_TEST_AIRFLOW", "3")
+LOCK = SOURCE / "config" / "airflow" / f"airflow-{VERSION}.lock"
 CONFIG = ("--config", "/etc/heirflow/airflow-scheduler.json")
 # few processes, for all hosts share two CPUs
-SETTINGS = ("DEMO_SCHEDULE=*/5 * * * *", "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES=1", "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL=120")
+PARSER = "DAG_PROCESSOR" if VERSION == "3" else "SCHEDULER"
+SETTINGS = ("DEMO_SCHEDULE=*/5 * * * *", f"AIRFLOW__{PARSER}__PARSING_PROCESSES=1",
+            f"AIRFLOW__{PARSER}__MIN_FILE_PROCESS_INTERVAL=120")
 LEASE, BEAT = 6, 1
 # as docs/deployment.md has them, seconds
-FAILOVER, BROKER_LOST, SCHEDULER_STARTS, TRIED_AGAIN = 18, 20, 60, 120
+FAILOVER, BALANCER_LOST, BROKER_LOST, SCHEDULER_STARTS, TRIED_AGAIN = 18, 5, 15, 60, 120
 
-pytestmark = pytest.mark.timeout(5400)
+pytestmark = [pytest.mark.timeout(5400), pytest.mark.skipif(SYSTEM is not None, reason="wheels and packages are for this machine's system")]
 numbers = itertools.count(1)
 
 
@@ -165,7 +170,7 @@ class Work:
 def deployment(image, worker_folder, outlives_tests, packages):
     made = AirflowCluster(image, worker_folder / "airflow", outlives_tests)
     made.wheels = wheels()
-    made.more = {"HEIRFLOW_PACKAGES": packages, "WORKER_CONCURRENCY": "2"} | {
+    made.more = {"HEIRFLOW_PACKAGES": packages, "WORKER_CONCURRENCY": "2", "AIRFLOW_VERSION": VERSION} | {
         f"AIRFLOW_SETTINGS[{place}]": setting for place, setting in enumerate(SETTINGS)}
     try:
         roles = {"queue": QUEUES, "database": DATABASES, "scheduler": SCHEDULERS, "worker": WORKERS, "webserver": (WEB,)}
@@ -174,6 +179,7 @@ def deployment(image, worker_folder, outlives_tests, packages):
                 made.node(name)
         inventory = worker_folder / "inventory"
         inventory.write_text("".join(f"{role} {name}\n" for role, names in roles.items() for name in names))
+        made.interrupt(random.uniform(20, 200), "all", str(inventory))
         made("all", str(inventory), timeout=3600)
         made("demo", WEB, timeout=1800)
         with made.at_work() as work:
@@ -199,11 +205,15 @@ def test_everything_is_fine_and_the_page_lets_its_user_in(fine):
     assert "heir, term" in told and "standby, heir is" in told and "https, port 8443" in told
     version = (fine.state / "dags" / "version").read_text().strip()
     assert told.count(f"version {version}") == len(SCHEDULERS + WORKERS) + 1
+    password, page = fine.secret("AIRFLOW_ADMIN_PASSWORD"), f"https://{fine.nodes[WEB].address}:8443"
+    if VERSION == "3":
+        question = ["--header", "Content-Type: application/json", "--data", json.dumps({"username": "admin", "password": password}),
+                    f"{page}/auth/token"]
+    else:
+        question = ["--user", f"admin:{password}", f"{page}/api/v1/dags"]
     answer = subprocess.run(["nsenter", f"--net={fine.lab.switch.path}", "curl", "--silent", "--fail", "--cacert",
-                             fine.state / "ca" / "ca.crt", "--header", "Content-Type: application/json", "--data",
-                             json.dumps({"username": "admin", "password": fine.secret("AIRFLOW_ADMIN_PASSWORD")}),
-                             f"https://{fine.nodes[WEB].address}:8443/auth/token"], capture_output=True, text=True)
-    assert "access_token" in answer.stdout
+                             fine.state / "ca" / "ca.crt", *question], capture_output=True, text=True)
+    assert ("access_token" if VERSION == "3" else "model_select") in answer.stdout
 
 
 def test_a_second_time_changes_nothing(fine):
@@ -305,3 +315,24 @@ def test_a_scheduler_comes_and_one_goes(fine, note):
     assert fine.sql("select 1 from pg_roles where rolname = 'scheduler_s1'") == []
     fine.heirflow("s2", "audit")
     note("scheduler", f"a third came, the first went{' as the heir' if heir == 's1' else ''}", tasks_held_up=(fine.held_up(work), SCHEDULER_STARTS))
+
+
+@pytest.mark.skipif(SMALL, reason="two hosts more")
+def test_airflow_goes_through_balancers(fine, note):
+    for name in BALANCERS:
+        fine.node(name)
+        fine("balancer", name)
+    fine.more["DB_ADDRESS"] = fine.floating
+    fine.write_settings()
+    fine.parameters = {}
+    fine("refresh", timeout=1800)
+    fine.wait_until_fine(timeout=420)
+    heir, _ = fine.heir()
+    with fine.at_work() as work:
+        assert fine.sql("select 1 from pg_stat_activity where usename = %s and client_addr = any (%s::inet[])", f"scheduler_{heir}",
+                        [fine.nodes[name].address for name in BALANCERS]), "sessions that come from a balancer"
+        holder = next(name for name in BALANCERS if fine.floating in fine.nodes[name]("ip", "-4", "address").stdout)
+        fine.nodes[holder].power_off()
+    fine.heirflow(heir, "audit")
+    fine.nodes[holder].start()
+    note("balancer with the address", "power lost", tasks_held_up=(fine.held_up(work), BALANCER_LOST + SCHEDULER_STARTS + TRIED_AGAIN))

@@ -160,7 +160,7 @@ def test_host_that_cannot_be_reached(deployment, program, error, said):
 
 
 @pytest.mark.parametrize("facts, said", [
-    ({"system": "debian 11"}, "Debian 12, Ubuntu 22.04 or Ubuntu 24.04"), ({"system": "rocky 9"}, "rocky 9"),
+    ({"system": "debian 11"}, "Debian 12 or 13, Ubuntu 22.04 or 24.04"), ({"system": "rocky 9"}, "rocky 9"),
     ({"root": "no"}, "NOPASSWD"), ({"systemd": "no"}, "systemd"), ({"address": ""}, "IPv4"),
     ({"free_mb": "120"}, "only 120 MB free"), ({"packages": "rabbitmq-server"}, "apt-get update"),
     ({"clock": "1000"}, "s behind this machine"), ({"clock": "9999999999"}, "s ahead of this machine"),

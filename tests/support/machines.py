@@ -57,16 +57,19 @@ def mount_for_ourselves():
 
 
 class Image:
-    """`base`, a Debian of the kind we run on that boots and has only what is preinstalled; `repository`, a folder of packages
-    for it."""
+    """`base`, a Debian (of the kind we run on, unless told otherwise) that boots and has only what is preinstalled;
+    `repository`, a folder of packages for it."""
 
-    def __init__(self, preinstalled=(), offered=()):
-        codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+    def __init__(self, preinstalled=(), offered=(), codename=None):
+        own = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+        self.codename, self.is_own_kind = codename or own, codename in (None, own)
+        needed_by_us = [name for name in OFFERED if name.startswith("lib")]  # of the versions that builds here ask for
+        ours = run("dpkg-query", "--show", *needed_by_us)
         self.preinstalled, self.offered = [*PREINSTALLED, *preinstalled], [*OFFERED, *offered]
-        ours = run("dpkg-query", "--show", *(name for name in OFFERED if name.startswith("lib")))  # what builds here asks for
-        recipe = repr((codename, self.preinstalled, self.offered, SILENT, ours))
-        self.codename = codename
-        self.folder = cache() / f"{codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        if not self.is_own_kind:  # nothing that is built here can be installed there
+            self.offered = [name for name in self.offered if name not in needed_by_us]
+        recipe = repr((self.codename, self.preinstalled, self.offered, SILENT, ours))
+        self.folder = cache() / f"{self.codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         self.base, self.repository = self.folder / "base", self.folder / "repository"
 
     def build(self):
@@ -81,16 +84,21 @@ class Image:
             making.mkdir()
             self.make_base(making / "base")
             self.make_repository(making / "base", making / "repository")
+            self.cut_off(making / "base")
             making.rename(self.folder)
         return self
 
     def make_base(self, base):
         run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(self.preinstalled)}",
-            "--aptopt=Acquire::Retries \"3\"", self.codename, base)
+            "--aptopt=Acquire::Retries \"3\"", self.codename, base, *([] if self.is_own_kind else [own_mirror()]))
         for unit in SILENT:
             (base / "etc/systemd/system" / unit).symlink_to("/dev/null")
         (base / "etc/machine-id").write_text("")
         shutil.rmtree(base / "var/log/journal", ignore_errors=True)
+
+    def cut_off(self, base):
+        """From now on its packages come from the repository."""
+        shutil.rmtree(base / "var/lib/apt/lists", ignore_errors=True)
         for sources in [base / "etc/apt/sources.list", *(base / "etc/apt/sources.list.d").iterdir()]:
             sources.unlink(missing_ok=True)
         (base / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/repository ./\n")
@@ -101,12 +109,21 @@ class Image:
     def make_repository(self, base, repository):
         """What our own apt-get would fetch if it were that base."""
         (repository / "partial").mkdir(parents=True)
-        subprocess.run(["apt-get", "-qq", "update"], capture_output=True)  # those that are there will do
-        run("apt-get", "--yes", "-qq", "--download-only", "--no-install-recommends", "-o", "Debug::NoLocking=1",
-            "-o", f"Dir::State::status={base}/var/lib/dpkg/status", "-o", f"Dir::Cache::archives={repository}",
-            "-o", "APT::Sandbox::User=root", "install", *self.offered)
+        options = ["-qq", "-o", "Debug::NoLocking=1"]
+        if not self.is_own_kind:
+            options += ["-o", f"Dir::Etc::sourcelist={base}/etc/apt/sources.list", "-o", f"Dir::State::lists={base}/var/lib/apt/lists",
+                        "-o", f"Dir::Etc::sourceparts={base}/etc/apt/sources.list.d", "-o", "Dir::Cache::pkgcache=",
+                        "-o", "Dir::Cache::srcpkgcache="]
+        subprocess.run(["apt-get", *options, "update"], capture_output=True)  # those lists that are there will do
+        run("apt-get", *options, "--yes", "--download-only", "--no-install-recommends",
+            "-o", f"Dir::State::status={base}/var/lib/dpkg/status", "-o", f"Dir::Cache::archives={repository}", "-o", "APT::Sandbox::User=root", "install", *self.offered)
         (repository / "partial").rmdir()
         index(repository)
+
+
+def own_mirror():
+    """Where our own packages come from."""
+    return run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages").split()[0]
 
 
 def index(repository):
