@@ -154,12 +154,20 @@ stage_airflow() {
 
 airflow_packages() { echo python3-venv openssl jq ${EFS_IP:+nfs-common}; }
 
+# Of a host that was looked at. usage: check_python HOST
+check_python() {
+    if ((AIRFLOW_VERSION < 3)) && [[ ${fact[system]} == "debian 13" ]]; then
+        die "$1 runs Debian 13, whose Python is too new for Airflow 2: take a host with Debian 12, or AIRFLOW_VERSION=3"
+    fi
+}
+
 # usage: set_up_airflow_host ROLE HOST
 set_up_airflow_host() {
     local role=$1 to=$2 own_address packages
     read -ra packages < <(airflow_packages)
     [[ $role != scheduler ]] || packages+=(libpq5 librabbitmq4 libjansson4 libuv1 logrotate)
     check_host "$to" "$role" "${packages[@]}"
+    check_python "$to"
     own_address=${fact[address]}
     if $dry_run; then
         say "$to: would install Airflow $AIRFLOW_VERSION and run its part of a $role (address $own_address)"

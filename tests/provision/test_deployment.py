@@ -173,7 +173,7 @@ def test_host_that_will_not_do(deployment, facts, said):
     assert deployment.stages() == [] and not (deployment.state / "hosts").exists()
 
 
-@pytest.mark.parametrize("system", ["debian 12", "ubuntu 22.04", "ubuntu 24.04"])
+@pytest.mark.parametrize("system", ["debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04"])
 def test_systems_that_will_do(deployment, system):
     deployment.answer(facts={"system": system})
     deployment.run("q_first", "h", expect=0)

@@ -63,11 +63,8 @@ class Image:
     def __init__(self, preinstalled=(), offered=(), codename=None):
         own = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
         self.codename, self.is_own_kind = codename or own, codename in (None, own)
-        needed_by_us = [name for name in OFFERED if name.startswith("lib")]  # of the versions that builds here ask for
-        ours = run("dpkg-query", "--show", *needed_by_us)
         self.preinstalled, self.offered = [*PREINSTALLED, *preinstalled], [*OFFERED, *offered]
-        if not self.is_own_kind:  # nothing that is built here can be installed there
-            self.offered = [name for name in self.offered if name not in needed_by_us]
+        ours = run("dpkg-query", "--show", *(name for name in OFFERED if name.startswith("lib")))  # what builds here asks for
         recipe = repr((self.codename, self.preinstalled, self.offered, SILENT, ours))
         self.folder = cache() / f"{self.codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         self.base, self.repository = self.folder / "base", self.folder / "repository"
