@@ -263,6 +263,30 @@ def test_the_floating_address_moves(fine, note):
     fine.wait_until_fine(*BALANCERS)
 
 
+def test_a_hook_moves_the_address_in_place_of_vrrp(fine, tmp_path):
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\necho \"$1\" >/run/hook-was-told\n")
+    hook.chmod(0o700)
+
+    def is_told(node):
+        return node("cat", "/run/hook-was-told", check=None).stdout.strip() == fine.floating
+    try:
+        fine.write_settings(FLOATING_HOOK=hook)
+        fine("balancer", BALANCERS[0])
+        fine("balancer", BALANCERS[1])
+        holder = wait_for(lambda: next((fine.nodes[name] for name in BALANCERS if is_told(fine.nodes[name])), None), 30, "a holder")
+        other = next(fine.nodes[name] for name in BALANCERS if fine.nodes[name] is not holder)
+        other("rm", "-f", "/run/hook-was-told")
+        holder.power_off()
+        wait_for(lambda: is_told(other), 30, "the hook on the other balancer")
+        assert fine.floating not in other("ip", "-4", "address").stdout, "the hook alone moves it"
+        holder.start()
+    finally:
+        fine.write_settings()
+        for name in BALANCERS:
+            fine("balancer", name)
+
+
 def test_out_and_in_again(fine):
     leader = fine.leader().name
     assert "handed the database over" in fine("remove", leader)

@@ -399,3 +399,27 @@ def test_what_hosts_run_is_complete():
             assert sourced == "settings" or (PROVISION / "on-host" / sourced).exists(), path
         if path.suffix != ".sh":
             assert os.access(path, os.X_OK), path
+
+
+def test_the_hook_for_aws(folder):
+    """With stand-ins for AWS's programs and what an instance is told of itself."""
+    told = {"mac": "0e:49:61:0f:c3:11", "placement/region": "eu-central-1",
+            "network/interfaces/macs/0e:49:61:0f:c3:11/interface-id": "eni-0123"}
+    programs = folder / "bin"
+    programs.mkdir()
+    answers = "".join(f'*"X-aws-ec2-metadata-token: TOKEN http://169.254.169.254/latest/meta-data/{key}") echo {value} ;;\n'
+                      for key, value in told.items())
+    bodies = {"curl": f'case $* in *"--request PUT"*/latest/api/token) echo TOKEN ;;\n{answers}*) exit 22 ;; esac\n',
+              "aws": f'echo "aws $*" >>{folder}/calls\n',
+              "ip": f'if [ "$2" = link ]; then echo "1: lo: <UP> link/loopback 00:00:00:00:00:00"; '
+                    f'echo "2: ens5@if3: <UP> link/ether 0e:49:61:0f:c3:11"; else echo "ip $*" >>{folder}/calls; fi\n'}
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}")
+        (programs / name).chmod(0o755)
+    hook = PROVISION.parent / "config" / "balancer" / "aws-address"
+    subprocess.run([hook, "10.0.0.100"], check=True, env={"PATH": f"{programs}:/usr/bin:/bin"})
+    assert (folder / "calls").read_text().splitlines() == [
+        "aws ec2 assign-private-ip-addresses --region eu-central-1 --allow-reassignment --network-interface-id eni-0123"
+        " --private-ip-addresses 10.0.0.100", "ip address replace 10.0.0.100/32 dev ens5"]
+    (programs / "aws").write_text("#!/bin/sh\nexit 254\n")
+    assert subprocess.run([hook, "10.0.0.100"], env={"PATH": f"{programs}:/usr/bin:/bin"}).returncode == 254
