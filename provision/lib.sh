@@ -512,7 +512,7 @@ set_up_queue_host() {
     before=$(hosts_file)
     remember_host queue "$1" "$own_address"
     say_queue_hosts
-    [[ $before == "$(hosts_file)" ]] || tell_airflow_hosts
+    [[ $before == "$(hosts_file)" ]] || tell_others
 }
 
 # What their number is good for.
@@ -555,15 +555,13 @@ set_up_database_host() {
     elif (($(hosts_of database | wc -l) == 1)); then
         say "one database host: nothing takes over if it is lost; provision/db_later adds a standby"
     fi
-    [[ $before == "$(hosts_file)" ]] || tell_airflow_hosts
+    [[ $before == "$(hosts_file)" ]] || tell_others
 }
 
-# Airflow's hosts name the database and queue hosts in their settings. provision/all does it in the end.
-tell_airflow_hosts() {
-    if [[ -z ${HEIRFLOW_PROVISION_ALL:-} && -n $(hosts_of scheduler)$(hosts_of worker)$(hosts_of webserver) ]]; then
-        "$source_folder/provision/refresh"
-    fi
-}
+# Other hosts name the database and queue hosts in their settings. provision/all goes through them all anyway.
+tell_others() { [[ -n ${HEIRFLOW_PROVISION_ALL:-} ]] || "$source_folder/provision/refresh"; }
+
+has_patroni() { grep -q patroni "$STATE/postgresql" 2>/dev/null; }
 
 # Roles, database and rights, on the primary. usage: fill_database PRIMARY
 fill_database() {

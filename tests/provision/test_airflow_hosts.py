@@ -161,6 +161,36 @@ def test_airflow_2_is_too_old_for_debian_13(deployment):
     assert deployment.stages() == []
 
 
+@pytest.mark.parametrize("change", [("q_later", "q4"), ("db_later", "d3"), ("remove", "q3"), ("all", "inventory")], ids=" ".join)
+def test_servers_that_come_or_go_are_made_known_to_all_who_name_them(deployment, change):
+    """To databases, which ask etcd, to both balancers, and to Airflow."""
+    deployment.have(*SERVERS, "balancer b1 10.0.2.1", "balancer b2 10.0.2.2", "scheduler s1 10.0.1.3")
+    addresses = {"d1": "10.0.0.1", "d2": "10.0.0.2", "d3": "10.0.0.8", "q3": "10.0.0.5", "q4": "10.0.0.9", "b1": "10.0.2.1",
+                 "b2": "10.0.2.2", "s1": "10.0.1.3", "q1": "10.0.0.3"}
+    for name, address in addresses.items():
+        deployment.answer(name, facts={"address": address})
+    (deployment.folder / "inventory").write_text("queue q4\n")
+    deployment.run(change[0], change[1].replace("inventory", f"{deployment.folder}/inventory"), expect=0)
+
+    def last(name):
+        """What it was sent last: settings, and the folder."""
+        stages = [stage for stage in sorted(deployment.stages(), key=lambda path: path.stat().st_mtime)
+                  if f"host={name}\n" in (stage / "settings").read_text()]
+        lines = (stages[-1] / "settings").read_text().replace("\\", "").splitlines()
+        return dict(line.split("=", 1) for line in lines), stages[-1]
+    queues = {"q_later": "3 4 5 9", "all": "3 4 5 9", "db_later": "3 4 5", "remove": "3 4"}[change[0]].split()
+    databases = ["d1", "d2"] + ["d3"] * (change[0] == "db_later")
+    for name in ("b1", "b2"):
+        settings, _ = last(name)
+        assert [word.split("=")[0] for word in settings["databases"].split()] == databases
+        assert [word.split("=")[1] for word in settings["brokers"].split()] == [f"10.0.0.{n}" for n in queues]
+    environment = (last("s1")[1] / "airflow.env").read_text()
+    assert all(f"host={addresses[name]}:5432" in environment for name in databases)
+    told = [(stage / "settings").read_text().replace("\\", "") for stage in deployment.stages()]
+    for name in databases:
+        assert any(f"host={name}\n" in text and f"etcd={' '.join(f'10.0.0.{n}' for n in queues)}\n" in text for text in told)
+
+
 def test_two_schedulers_never_share_a_role(deployment):
     deployment.have(*SERVERS, "scheduler a-b 10.0.1.1")
     deployment.answer("a.b")
