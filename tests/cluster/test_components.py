@@ -128,7 +128,7 @@ def test_the_standby_loses_power(fine, note):
 
 
 @pytest.mark.parametrize("how", ["cut off", "Patroni frozen"])
-def test_a_former_primary_acknowledges_nothing_any_more(fine, how):
+def test_a_former_primary_acknowledges_nothing_any_more(fine, note, how):
     """What Heirflow's promise asks of its database."""
     old = fine.leader()
     beside_it = Writer(fine, inside=old.host.namespace, host=old.address, port="5432", options="-c statement_timeout=0",
@@ -136,6 +136,7 @@ def test_a_former_primary_acknowledges_nothing_any_more(fine, how):
     beside_it.start()
     beside_it.has_written_for(2)
     patroni = old.our_pid(int(old.show("patroni", "MainPID")))
+    lost = time.monotonic()
     if how == "cut off":
         fine.lab.isolate([old.name])
     else:
@@ -155,6 +156,7 @@ def test_a_former_primary_acknowledges_nothing_any_more(fine, how):
     beside_it.end()
     fine.wait_until_fine(*DATABASES)
     assert fine.leader() is new, "the former primary has taken its place back"
+    note("primary database", how, another_primary=(promoted - lost, FAILOVER))
     with contextlib.closing(fine.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("drop table since_then")
 
