@@ -29,13 +29,12 @@ BLOCKS = {
         " ? help  q quit  x stop  s start  w switch  p pause  Enter details  / filter  Tab news  t theme": None,
         "meson setup build && ninja -C build && ninja -C build install": "tests/systemd/test_packages.py",
         "heirflow migrate     # creates the schema `heirflow`; safe to repeat, and from many nodes at once": HERE,
-        "heirflow check       # each part: OK, or what to do about it": HERE},
+        "heirflow check       # each part: OK, or what to do about it": HERE,
+        "queue q1": "tests/provision/test_deployment.py",
+        "provision/all inventory      # repeat it to add hosts, or after an interruption": "tests/cluster/test_airflow.py"},
     "configuration.md": {
         "heartbeat <= lease/3": None,
         "failures * (interval_ms + timeout_ms)        (after a start: start_period_ms more)": None},
-    "deployment.md": {
-        "queue q1": "tests/provision/test_deployment.py",
-        "provision/all inventory      # repeat it to add hosts, or after an interruption": "tests/cluster/test_airflow.py"},
     "fencing.md": {
         "psql --set=owner=heirflow --set=database=airflow --file=fencing.sql": HERE,
         "grant connect on database airflow to airflow_web, airflow_worker;": HERE,

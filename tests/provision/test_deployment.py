@@ -207,9 +207,9 @@ def secrets_of(deployment):
 
 
 def test_the_inventory_of_the_manual(deployment, folder):
-    """docs/deployment.md: the one that it leads through is as good as it looks."""
+    """README.md: the one that it leads through is as good as it looks."""
     inventory = re.search(r"(?m)(^    (?:queue|database|scheduler|worker|webserver) \S+\n)+",
-                          (SOURCE / "docs" / "deployment.md").read_text())[0]
+                          (SOURCE / "README.md").read_text())[0]
     hosts = inventory.split()[1::2]
     assert len(hosts) == 10
     for number, host in enumerate(hosts):
