@@ -11,10 +11,11 @@ etcd_at() {
         --dial-timeout=3s --command-timeout=10s "$@"
 }
 
-# What Patroni keeps there, by the interface that it uses (provision/on-host/database says why). usage: forget_patroni ADDRESSES
+# What Patroni keeps there, by whichever interface (provision/on-host/database says why). usage: forget_patroni ADDRESSES
 forget_patroni() {
     local endpoints folder=/etc/ssl/heirflow/postgresql
     endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
+    etcd_at "$1" del --prefix /heirflow/heirflow/ || return
     ETCDCTL_API=2 etcdctl --endpoints="$endpoints" --ca-file=$folder/ca.crt --cert-file=$folder/host.crt --key-file=$folder/host.key \
         --timeout=5s --total-timeout=10s rm --recursive /heirflow/heirflow || (($? == 4)) # there is nothing
 }

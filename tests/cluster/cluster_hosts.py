@@ -19,6 +19,7 @@ from processes import wait_for
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SYSTEM = os.environ.get("HEIRFLOW_TEST_CLUSTER_SYSTEM")  # codename of a Debian; None: that of this machine
+FAILOVER = 18 if SYSTEM in (None, "bookworm") else 26  # of the primary database, as docs/deployment.md has it, seconds
 PREINSTALLED = ["dbus", "iproute2", "openssh-server", "sudo", "procps", "python3-minimal"]
 OFFERED = ["patroni", "python3-etcd", "etcd-server", "etcd-client", "rabbitmq-server", "haproxy", "keepalived", "socat", "openssl", "jq",
            "python3-venv"]

@@ -126,8 +126,8 @@ class Host:
     def power_off(self):
         """The wire first, or the kernel would say goodbye for the killed."""
         self.plug(False)
-        (self.cgroup / "cgroup.kill").write_text("1")
-        self.wait_for("populated 0")
+        remove_cgroup(self.cgroup)  # newer kernels kill what is cloned into a cgroup that was killed before
+        self.cgroup.mkdir()
 
     def freeze(self):
         (self.cgroup / "cgroup.freeze").write_text("1")
