@@ -559,7 +559,10 @@ set_up_database_host() {
 }
 
 # Other hosts name the database and queue hosts in their settings. provision/all goes through them all anyway.
-tell_others() { [[ -n ${HEIRFLOW_PROVISION_ALL:-} ]] || "$source_folder/provision/refresh"; }
+tell_others() {
+    [[ -n ${HEIRFLOW_PROVISION_ALL:-} ]] || "$source_folder/provision/refresh" ||
+        die "not every host knows of the change; when what is told above is mended: provision/refresh"
+}
 
 has_patroni() { grep -q patroni "$STATE/postgresql" 2>/dev/null; }
 
