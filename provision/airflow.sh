@@ -156,9 +156,8 @@ airflow_packages() { echo python3-venv openssl jq ${EFS_IP:+nfs-common}; }
 
 # Of a host that was looked at. usage: check_python HOST
 check_python() {
-    if ((AIRFLOW_VERSION < 3)) && [[ ${fact[system]} == "debian 13" ]]; then
-        die "$1 runs Debian 13, whose Python is too new for Airflow 2: take a host with Debian 12, or AIRFLOW_VERSION=3"
-    fi
+    [[ ${fact[system]} != "debian 13" ]] ||
+        die "$1 runs Debian 13, whose Python is newer than what Airflow is locked for: take Debian 12 or Ubuntu here; queue, database and balancer hosts may have it"
 }
 
 # usage: set_up_airflow_host ROLE HOST

@@ -152,12 +152,11 @@ def test_what_a_scheduler_is_sent(deployment, version):
     assert "scheduler h 10.0.0.9" in (deployment.state / "hosts").read_text()
 
 
-def test_airflow_2_is_too_old_for_debian_13(deployment):
-    deployment.set(AIRFLOW_VERSION="2")
+def test_debian_13_is_too_new_for_airflow(deployment):
     deployment.have(*SERVERS)
     deployment.answer("h", facts={"system": "debian 13"})
-    assert "or AIRFLOW_VERSION=3" in deployment.run("worker", "h", expect=1)
-    assert "or AIRFLOW_VERSION=3" in deployment.run("all", inventory(deployment, "scheduler h"), expect=1)
+    assert "take Debian 12" in deployment.run("worker", "h", expect=1)
+    assert "take Debian 12" in deployment.run("all", inventory(deployment, "scheduler h"), expect=1)
     assert deployment.stages() == []
 
 
