@@ -29,7 +29,7 @@ class Node(machines.Machine):
     """A host as its maker delivers it: sshd, and the user admin with our key."""
 
     def __init__(self, cluster, host, folder):
-        super().__init__(host, cluster.image, folder, options=["--capability=CAP_NET_ADMIN"])
+        super().__init__(host, cluster.image_of(host.name), folder, options=["--capability=CAP_NET_ADMIN"])
         self.cluster = cluster
         root = self.root
         for path in (root / "etc" / "ssh").glob("ssh_host_*"):
@@ -72,6 +72,10 @@ class Cluster:
         machines.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
         self.settings = folder / "provision.config"
         (folder / "known_hosts").touch()
+
+    def image_of(self, _):
+        """What a host of that name boots from."""
+        return self.image
 
     def node(self, name):
         """A new host, or one with a new disk."""

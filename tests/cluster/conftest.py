@@ -27,6 +27,12 @@ def image():
 
 
 @pytest.fixture(scope="session")
+def own_image(image):
+    """The same, with this machine's system."""
+    return image if SYSTEM is None else machines.Image(PREINSTALLED, OFFERED).build()
+
+
+@pytest.fixture(scope="session")
 def cluster(image, worker_folder, outlives_tests):
     made = Cluster(image, worker_folder / "cluster", outlives_tests)
     yield made
