@@ -113,7 +113,8 @@ class Image:
                         "-o", "Dir::Cache::srcpkgcache="]
         subprocess.run(["apt-get", *options, "update"], capture_output=True)  # those lists that are there will do
         run("apt-get", *options, "--yes", "--download-only", "--no-install-recommends",
-            "-o", f"Dir::State::status={base}/var/lib/dpkg/status", "-o", f"Dir::Cache::archives={repository}", "-o", "APT::Sandbox::User=root", "install", *self.offered)
+            "-o", f"Dir::State::status={base}/var/lib/dpkg/status", "-o", f"Dir::Cache::archives={repository}",
+            "-o", "APT::Sandbox::User=root", "install", *self.offered)
         (repository / "partial").rmdir()
         index(repository)
 
