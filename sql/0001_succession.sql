@@ -704,7 +704,9 @@ begin
          where r.group_name = p_group and r.present and r.node = p_target order by r.member_id limit 1;
         return jsonb_build_object('accepted', false, 'refused', case
             when p_target is null then 'no standby can lead'
-            when v_why is null then 'there is no standby ' || p_target
+            when v_why is null then 'there is no standby ' || p_target || coalesce('; the standbys are ' ||
+                (select string_agg(r.node, ', ' order by r.member_id) from roster r
+                  where r.group_name = p_group and r.present and r.node <> v_heir), '')
             else p_target || ' cannot lead: ' || v_why end);
     end if;
     update throne set request = 'switchover', request_target = p_target, requested_by = asker() where group_name = p_group;

@@ -54,7 +54,8 @@ def test_switchover_to_who_is_heir_already(line, operator):
 
 
 @pytest.mark.parametrize("to, prepare, why", [
-    ("nobody", None, "there is no standby nobody"), ("bert", ("retire", "--node", "bert"), "bert cannot lead: retired"),
+    ("nobody", None, "there is no standby nobody; the standbys are bert"),
+    ("bert", ("retire", "--node", "bert"), "bert cannot lead: retired"),
     ("bert", ("pause",), "the group is paused")])
 def test_switchover_refused(line, operator, witness, to, prepare, why):
     line("ada", "bert")

@@ -38,7 +38,7 @@ def test_switchover(node, database):
     assert nodes["bert"].request("POST", "/switchover", **BEARER).status == 202
     wait_for(lambda: nodes["bert"].get("/heir").status == 200, 20, "the eldest standby as heir")
     refused = nodes["ada"].request("POST", "/switchover", json.dumps({"to": "nobody"}), **BEARER)
-    assert (refused.status, refused.text) == (409, "there is no standby nobody\n")
+    assert (refused.status, refused.text) == (409, "there is no standby nobody; the standbys are ada, cleo\n")
     already = nodes["ada"].request("POST", "/switchover", json.dumps({"to": "bert"}), **BEARER)
     assert already.json == {"accepted": True, "changed": False}
 

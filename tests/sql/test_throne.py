@@ -205,12 +205,15 @@ def test_a_switchover_to_nobody_is_refused(line):
         assert not reply["accepted"]
         return reply["refused"]
     assert ada.call("request_switchover", "g", "ada") == {"accepted": False, "already": True, "refused": "ada is the heir already"}
-    assert refusal("nobody") == "there is no standby nobody"
+    assert refusal("nobody") == "there is no standby nobody; the standbys are bob, cleo"
     bob.beat(eligible=False, reason="cooling off")
     assert refusal("bob") == "bob cannot lead: cooling off"
     ada.call("set_retired", "g", "cleo", True)
     assert refusal("cleo") == "cleo cannot lead: retired"
     assert refusal(None) == "no standby can lead"
+    bob.leave()
+    cleo.leave()
+    assert refusal("nobody") == "there is no standby nobody"
 
 
 def test_who_asked_is_in_the_news(line, database):

@@ -1387,7 +1387,9 @@ begin
          where r.group_name = p_group and r.present and r.node = p_target order by r.member_id limit 1;
         return jsonb_build_object('accepted', false, 'refused', case
             when p_target is null then 'no standby can lead'
-            when v_why is null then 'there is no standby ' || p_target
+            when v_why is null then 'there is no standby ' || p_target || coalesce('; the standbys are ' ||
+                (select string_agg(r.node, ', ' order by r.member_id) from roster r
+                  where r.group_name = p_group and r.present and r.node <> v_heir), '')
             else p_target || ' cannot lead: ' || v_why end);
     end if;
     update throne set request = 'switchover', request_target = p_target, requested_by = asker() where group_name = p_group;
@@ -1987,15 +1989,15 @@ COMMENT ON COLUMN heirflow.terms.ended_at IS 'for a deposed heir presumed: its l
 -- Data for Name: estate; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1521, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 09:41:21.866468+00', '\x6164610a');
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1522, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 09:41:22.412861+00', '\x6164610a626572740a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1696, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 15:16:20.150939+00', '\x6164610a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1697, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 15:16:20.459246+00', '\x6164610a626572740a');
 
 
 --
 -- Data for Name: estate_origin; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate_origin VALUES ('tests', '0e42dc37-c5a9-ce39-25cb-e8c82581fd47');
+INSERT INTO heirflow.estate_origin VALUES ('tests', 'b12a876f-b778-7788-1b22-362658a56404');
 
 
 --
@@ -2016,20 +2018,20 @@ INSERT INTO heirflow.hooks VALUES ('tests', 14);
 -- Data for Name: news; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.news VALUES ('tests', 1, '6142ffc4-cc62-6fcd-611d-593077e9c9f9', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 09:41:20.077676+00');
-INSERT INTO heirflow.news VALUES ('tests', 2, '5cd98d65-0a5c-fc7f-d448-91441d696a4e', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 09:41:20.164947+00');
-INSERT INTO heirflow.news VALUES ('tests', 3, '06b91bfe-0cca-f6f3-f246-ee16d28dcbe2', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 09:41:20.216419+00');
-INSERT INTO heirflow.news VALUES ('tests', 4, 'a2fc7ad4-0e75-b254-ac5c-3b33b68edbcb', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 09:41:20.2773+00');
-INSERT INTO heirflow.news VALUES ('tests', 5, '27877775-068b-d40d-b9fd-d6f01c142047', 'acceded', 'ada', 'ada', 1521, 'first', '{"member_id": 1}', '2026-11-22 09:41:21.612312+00');
-INSERT INTO heirflow.news VALUES ('tests', 6, 'ce3c9e99-9f42-4618-b4dd-bd6e490c6d4d', 'scheduler-started', 'ada', 'ada', 1521, NULL, '{"pid": 32364, "restarts": 0}', '2026-11-22 09:41:21.680889+00');
-INSERT INTO heirflow.news VALUES ('tests', 7, 'c2bc41c5-62f1-7de6-2adb-90707d3f3ad7', 'abdicated', 'ada', 'ada', 1521, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.021428+00');
-INSERT INTO heirflow.news VALUES ('tests', 8, '72032b98-55ab-3cfb-d5ab-bc544140ecb9', 'acceded', 'bert', 'bert', 1522, 'vacant', '{"member_id": 2}', '2026-11-22 09:41:22.049309+00');
-INSERT INTO heirflow.news VALUES ('tests', 9, '1c105c07-f869-b8d2-c6cd-53ac3f3814d5', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 09:41:22.050578+00');
-INSERT INTO heirflow.news VALUES ('tests', 10, 'a88243e4-b5f0-4e5b-9d95-706cf51c49b3', 'estate-inherited', 'bert', 'bert', 1522, NULL, '{"from": "ada", "files": 1, "age_ms": 197, "from_term": 1521}', '2026-11-22 09:41:22.192063+00');
-INSERT INTO heirflow.news VALUES ('tests', 11, '74d73523-0c7e-48c3-a108-ddb3333cd981', 'scheduler-started', 'bert', 'bert', 1522, NULL, '{"pid": 32413, "restarts": 0}', '2026-11-22 09:41:22.19219+00');
-INSERT INTO heirflow.news VALUES ('tests', 12, '34552a23-8f88-d06b-31d9-3cd1bcb6eb87', 'retired', 'cleo', 'postgres', 1522, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.339689+00');
-INSERT INTO heirflow.news VALUES ('tests', 13, '669aa7c7-b483-9294-ae56-91fe9d1fe980', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 09:41:22.358139+00');
-INSERT INTO heirflow.news VALUES ('tests', 14, '93b43c0a-174c-8f69-f58e-e3ab7b23eec8', 'lease-changed', '', 'postgres', 1522, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 09:41:22.421272+00');
+INSERT INTO heirflow.news VALUES ('tests', 1, '89662071-b124-b30b-01ef-33b8f3fb4319', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 15:16:18.453692+00');
+INSERT INTO heirflow.news VALUES ('tests', 2, '177cbff2-6b34-40f6-e5c1-bb4d37ca4647', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 15:16:18.480363+00');
+INSERT INTO heirflow.news VALUES ('tests', 3, '8641b641-9eb5-4324-00e9-2cd2597c3666', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 15:16:18.512877+00');
+INSERT INTO heirflow.news VALUES ('tests', 4, 'f34ca72c-4996-9047-335b-f4d7a5ae60c7', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 15:16:18.550702+00');
+INSERT INTO heirflow.news VALUES ('tests', 5, 'f3ab3337-5859-9d7b-4fc9-88547af5a77f', 'acceded', 'ada', 'ada', 1696, 'first', '{"member_id": 1}', '2026-11-22 15:16:19.967313+00');
+INSERT INTO heirflow.news VALUES ('tests', 6, '483a77e1-bf31-45e0-b1f4-caee5d4a9fd7', 'scheduler-started', 'ada', 'ada', 1696, NULL, '{"pid": 26399, "restarts": 0}', '2026-11-22 15:16:20.000006+00');
+INSERT INTO heirflow.news VALUES ('tests', 7, 'd69aa1f8-a426-e8be-b0b6-aa8b5e2e9eec', 'abdicated', 'ada', 'ada', 1696, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.207834+00');
+INSERT INTO heirflow.news VALUES ('tests', 8, '4a1621a6-fd32-a6d7-1190-65491f973adf', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 15:16:20.21271+00');
+INSERT INTO heirflow.news VALUES ('tests', 9, 'e2261e1d-86a6-627e-a4de-03594a45ed27', 'acceded', 'bert', 'bert', 1697, 'vacant', '{"member_id": 2}', '2026-11-22 15:16:20.223738+00');
+INSERT INTO heirflow.news VALUES ('tests', 10, '6a786b1e-93be-4359-8a6a-0c8cdd61fbac', 'estate-inherited', 'bert', 'bert', 1697, NULL, '{"from": "ada", "files": 1, "age_ms": 80, "from_term": 1696}', '2026-11-22 15:16:20.276796+00');
+INSERT INTO heirflow.news VALUES ('tests', 11, 'dcef7311-693d-4a39-afe9-3a1960b6075f', 'scheduler-started', 'bert', 'bert', 1697, NULL, '{"pid": 26430, "restarts": 0}', '2026-11-22 15:16:20.276934+00');
+INSERT INTO heirflow.news VALUES ('tests', 12, '66ea1183-3bc9-41cd-8624-5f2d5c6949ff', 'retired', 'cleo', 'postgres', 1697, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.376155+00');
+INSERT INTO heirflow.news VALUES ('tests', 13, '6dbaa85d-8ad2-06f0-3ce0-47335c6e7535', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 15:16:20.380864+00');
+INSERT INTO heirflow.news VALUES ('tests', 14, '21067110-5214-1cf8-3141-c5d6f3520996', 'lease-changed', '', 'postgres', 1697, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.436983+00');
 
 
 --
@@ -2050,45 +2052,45 @@ INSERT INTO heirflow.relay VALUES ('tests', 0, NULL, NULL);
 -- Data for Name: retirement; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 09:41:22.338648+00');
+INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 15:16:20.374822+00');
 
 
 --
 -- Data for Name: roster; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.roster VALUES ('tests', '3c147bd9-104d-4b27-8420-2cb15c43f15e', 1, 4, '9b2ca5c2-ef8c-47dd-9421-b45f18934803', 'dora', '127.0.0.1', '2026-11-22 09:41:20.261256+00', '2026-11-22 09:41:22.200952+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1521, "schema_version": 7}');
-INSERT INTO heirflow.roster VALUES ('tests', '5127dddb-5efd-4a70-80cc-0b342e4e34dd', 1, 3, '19ee61f0-4065-47c6-bd4b-f8cb669f887d', 'cleo', '127.0.0.1', '2026-11-22 09:41:20.209317+00', '2026-11-22 09:41:22.458744+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7}');
-INSERT INTO heirflow.roster VALUES ('tests', '7146f953-e152-4964-83a8-4fe6016053a7', 2, 5, 'ec66fd1e-7276-4de6-b7cb-6bdf7911adc7', 'ada', '127.0.0.1', '2026-11-22 09:41:22.050187+00', '2026-11-22 09:41:22.463446+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7, "registered_because": "switchover"}');
-INSERT INTO heirflow.roster VALUES ('tests', 'cb170354-1235-49ea-b8aa-fc91931c8346', 1, 2, '80b259a6-bb44-43af-a3c7-9c9628691fda', 'bert', '127.0.0.1', '2026-11-22 09:41:20.162559+00', '2026-11-22 09:41:22.191143+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 32413, "state": "running", "restarts": 0, "started_at": "2026-11-22T09:41:22Z"}, "heartbeat_ms": 250, "highest_term": 1522, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', '4077e25f-e05c-4288-8b35-46c37e97bd7a', 1, 2, 'f11b7807-d4b2-4415-91fb-4e6d4b7ac294', 'bert', '127.0.0.1', '2026-11-22 15:16:18.478335+00', '2026-11-22 15:16:20.275905+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 26430, "state": "running", "restarts": 0, "started_at": "2026-11-22T15:16:20Z"}, "heartbeat_ms": 250, "highest_term": 1697, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', 'cbb8cfc0-4952-489e-9df7-6898b1c912ba', 1, 4, '35edd646-65b7-4078-9a79-6c5e2b58fecc', 'dora', '127.0.0.1', '2026-11-22 15:16:18.548528+00', '2026-11-22 15:16:20.273412+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1696, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', 'df26fc20-ef17-4e35-a8b4-8f445b8b6825', 2, 5, 'c6fa556a-68a2-4734-83f3-d3cd7237aeed', 'ada', '127.0.0.1', '2026-11-22 15:16:20.212371+00', '2026-11-22 15:16:20.472332+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1696, "schema_version": 7, "registered_because": "switchover"}');
+INSERT INTO heirflow.roster VALUES ('tests', 'b17d9cb3-6825-4f18-a5a7-dfdf3f03efba', 1, 3, '776767ff-d4ab-4f2b-8ec6-377641e1eb5c', 'cleo', '127.0.0.1', '2026-11-22 15:16:18.510633+00', '2026-11-22 15:16:20.480994+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1697, "schema_version": 7}');
 
 
 --
 -- Data for Name: schema_version; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 09:41:19.447649+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 09:41:19.563628+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 09:41:19.570578+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 09:41:19.600753+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 09:41:19.634541+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 09:41:19.658865+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (7, '0007_rights', '2026-11-22 09:41:19.696251+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 15:16:18.001834+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 15:16:18.092937+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 15:16:18.098663+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 15:16:18.118582+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 15:16:18.120457+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 15:16:18.12143+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (7, '0007_rights', '2026-11-22 15:16:18.132099+00', 'postgres');
 
 
 --
 -- Data for Name: terms; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.terms VALUES ('tests', 1521, 1, 'ada', '2026-11-22 09:41:21.599881+00', '2026-11-22 09:41:22.020315+00', 'abdicated', 'switchover');
-INSERT INTO heirflow.terms VALUES ('tests', 1522, 2, 'bert', '2026-11-22 09:41:22.02705+00', NULL, NULL, NULL);
+INSERT INTO heirflow.terms VALUES ('tests', 1696, 1, 'ada', '2026-11-22 15:16:19.96067+00', '2026-11-22 15:16:20.206785+00', 'abdicated', 'switchover');
+INSERT INTO heirflow.terms VALUES ('tests', 1697, 2, 'bert', '2026-11-22 15:16:20.213598+00', NULL, NULL, NULL);
 
 
 --
 -- Data for Name: throne; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.throne VALUES ('tests', 2, '80b259a6-bb44-43af-a3c7-9c9628691fda', 1522, 2, 1500, 2000, 2000, false, '7710928630016085334/00000001/1795340479.165293/16396', '2026-11-22 09:41:22.44261+00', 'cb170354-1235-49ea-b8aa-fc91931c8346', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO heirflow.throne VALUES ('tests', 2, 'f11b7807-d4b2-4415-91fb-4e6d4b7ac294', 1697, 1, 1500, 2000, 2000, false, '7711014955844576893/00000001/1795360577.515204/16396', '2026-11-22 15:16:20.275905+00', '4077e25f-e05c-4288-8b35-46c37e97bd7a', NULL, NULL, NULL, NULL, NULL);
 
 
 --
