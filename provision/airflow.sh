@@ -10,7 +10,9 @@ read_airflow_settings() {
     [[ -f $source_folder/config/airflow/airflow-$AIRFLOW_VERSION.lock ]] || wrong_usage "AIRFLOW_VERSION in $file: 3 or 2"
     [[ $AIRFLOW_HOME =~ ^/[A-Za-z0-9/._-]+$ ]] || wrong_usage "AIRFLOW_HOME in $file: the full path of a folder"
     [[ $WORKER_CONCURRENCY =~ ^[1-9][0-9]*$ ]] || wrong_usage "WORKER_CONCURRENCY in $file: how many tasks a worker runs at once"
-    [[ ${WEB_PORT:=8443} =~ ^[1-9][0-9]{1,4}$ ]] || wrong_usage "WEB_PORT in $file: a port"
+    if [[ ! ${WEB_PORT:=8443} =~ ^[1-9][0-9]{3,4}$ ]] || ((WEB_PORT < 1024 || WEB_PORT > 65535)); then
+        wrong_usage "WEB_PORT in $file: a port from 1024 to 65535, for the page's server is not root"
+    fi
     [[ $LEASE_MS =~ ^[1-9][0-9]*$ ]] || wrong_usage "LEASE_MS in $file: milliseconds"
     [[ -n $EFS_IP || -z $EFS_PATH ]] || wrong_usage "EFS_PATH in $file wants EFS_IP too"
     [[ -z $EFS_IP || $EFS_PATH == /* ]] || wrong_usage "EFS_IP in $file wants EFS_PATH too: the exported folder, such as /"
@@ -53,17 +55,20 @@ demo_connection() {
 # Version 4 has quorum queues instead of mirrored ones, and refuses queues that neither last nor belong to a connection.
 celery_settings() {
     local more=
-    if (($(broker_major) >= 4)); then
+    if ((brokers_major >= 4)); then
         more=',"task_default_queue_type":"quorum","task_create_missing_queue_type":"quorum","control_queue_exclusive":true,"event_queue_exclusive":true'
     fi
     echo "{\"broker_heartbeat\":10,\"broker_connection_timeout\":3,\"broker_connection_max_retries\":null$more}"
 }
 
-broker_major() {
+brokers_major=
+
+# Sets brokers_major.
+need_brokers_version() {
     local one said
     for one in $(hosts_of queue); do
         said=$(ssh_to "$one" "$as_root_there rabbitmqctl --quiet version" 2>/dev/null) || continue
-        [[ $said =~ ^[0-9]+ ]] && echo "${BASH_REMATCH[0]}" && return 0
+        [[ $said =~ ^[0-9]+ ]] && brokers_major=${BASH_REMATCH[0]} && return 0
     done
     die "none of the queue hosts ($(hosts_of queue | joined ', ')) tells the version of its RabbitMQ: see provision/status"
 }
@@ -174,6 +179,7 @@ set_up_airflow_host() {
     fi
     need_database
     need_queue
+    need_brokers_version
     need_airflow_secrets
     [[ $role != scheduler ]] || need_scheduler_role "$to"
     stage_airflow "$role" "$to" "$own_address"
@@ -203,7 +209,7 @@ need_scheduler_role() {
     secret=${scheduler_role^^}_PASSWORD
     need_secret "$secret"
     scheduler_password=${!secret}
-    sql_on_primary <<<"set log_statement to none; set client_min_messages to warning;
+    sql_on_primary <<<"set log_statement to none; set log_min_error_statement to panic; set client_min_messages to warning;
         do \$\$ begin
             if not exists (select from pg_roles where rolname = '$scheduler_role') then create role $scheduler_role; end if;
         end \$\$;

@@ -167,16 +167,24 @@ read_arguments() {
 
 settings_of_names=(DATABASE DB_USER REP_USER QUEUE_USER NEWS_QUEUE_USER AIRFLOW_USER AIRFLOW_ADMIN)
 settings_of_secrets=(DB_PASSWORD REP_PASSWORD QUEUE_PASSWORD NEWS_QUEUE_PASSWORD AIRFLOW_ADMIN_PASSWORD)
+names_taken=(all none postgres public replication root sameuser samerole template0 template1) # to PostgreSQL, or to the system
+drawn_secrets=(DEPLOYMENT ERLANG_COOKIE REWIND_PASSWORD PATRONI_PASSWORD HEIRFLOW_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT_SECRET AIRFLOW_SECRET_KEY)
 
 read_settings() {
     local file=${HEIRFLOW_PROVISION_CONFIG:-$source_folder/config/provision.config} name
     [[ -r $file ]] || wrong_usage "cannot read the settings $file; HEIRFLOW_PROVISION_CONFIG names another file"
     bash -n "$file" 2>/dev/null || wrong_usage "the settings $file are no bash: $(bash -n "$file" 2>&1 | head -n 1)"
+    unset "${settings_of_secrets[@]}" "${drawn_secrets[@]}" "${!SCHEDULER_@}" # what happens to be in the environment is not ours
     # shellcheck disable=SC1090  # any file may be named
     . "$file"
     for name in "${settings_of_names[@]}"; do
         [[ ${!name:-} =~ ^[a-z_][a-z0-9_]*$ ]] || wrong_usage "$name in $file: small letters, digits and _ make a name"
+        [[ " ${names_taken[*]} " != *" ${!name} "* ]] || wrong_usage "$name in $file: ${!name} means something else already; take another name"
     done
+    for name in DB_USER REP_USER; do
+        [[ ! ${!name} =~ ^(pg_.*|heirflow.*|scheduler_.*|airflow_tables)$ ]] || wrong_usage "$name in $file: ${!name} is the name of another role; take another one"
+    done
+    [[ $DB_USER != "$REP_USER" ]] || wrong_usage "DB_USER and REP_USER in $file have to differ"
     for name in QUEUE_VHOST NEWS_QUEUE_VHOST; do
         [[ ${!name:-} =~ ^[A-Za-z0-9_.-]+$ ]] || wrong_usage "$name in $file: letters, digits and _.- make a name"
     done
@@ -282,18 +290,27 @@ alternative_names() {
     echo "$names"
 }
 
-# Makes $STATE/ca/HOST.crt and .key unless they fit and last a year more. usage: make_certificate HOST ADDRESS USAGES
+# usage: certificate_fits FILE WHAT-FOR - is by this authority, and lasts a year more
+certificate_fits() {
+    [[ -s $1.crt && $2 == "$(cat "$1.for" 2>/dev/null)" ]] && openssl verify -CAfile "$STATE/ca/ca.crt" "$1.crt" &&
+        openssl x509 -in "$1.crt" -noout -checkend 31536000
+} >/dev/null 2>&1
+
+# Makes $STATE/ca/hosts/HOST.crt and .key unless they fit. A common name has 64 characters at most; clients look at the others.
+# usage: make_certificate HOST ADDRESS USAGES
 make_certificate() {
-    local folder=$STATE/ca file=$STATE/ca/$1 wanted
+    local folder=$STATE/ca file=$STATE/ca/hosts/$1 wanted
     lock_state
     make_authority
+    install --directory --mode=700 "$folder/hosts"
     wanted="subjectAltName=$(alternative_names "$1" "$2")
 extendedKeyUsage=$3"
-    if [[ ! -s $file.crt || $wanted != "$(cat "$file.for" 2>/dev/null)" ]] || ! openssl x509 -in "$file.crt" -noout -checkend 31536000 >/dev/null; then
+    if ! certificate_fits "$file" "$wanted"; then
         rm -f "$file.for"
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj "/CN=$1" -keyout "$file.key" -out "$file.csr" 2>/dev/null
-        openssl x509 -req -in "$file.csr" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAserial "$folder/ca.srl" -CAcreateserial -sha256 -days 3650 \
-            -extfile <(printf '%s\n' "$wanted") -out "$file.crt" 2>/dev/null
+        { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj "/CN=${1:0:64}" -keyout "$file.key" -out "$file.csr" &&
+            openssl x509 -req -in "$file.csr" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAserial "$folder/ca.srl" -CAcreateserial -sha256 -days 3650 \
+                -extfile <(printf '%s\n' "$wanted") -out "$file.crt"; } 2>"$ssh_folder/errors" ||
+            die "openssl could not make a certificate for $1 in $folder/hosts: $(tail -n 1 "$ssh_folder/errors")"
         printf '%s\n' "$wanted" >"$file.for"
     fi
     unlock_state
@@ -362,6 +379,7 @@ check_host() {
         die "$to belongs to another deployment (${fact[deployment]}): use its STATE, or take the host out of it with provision/remove from there"
     fi
     check_roles "$to" "$role"
+    check_address "$to" "$role"
     ((fact[free_mb] >= 1000)) || die "$to has only ${fact[free_mb]} MB free in /var: make room for at least 1000 MB"
     [[ -z ${fact[packages]} ]] || die "$to cannot get ${fact[packages]}: see that the package mirrors in its /etc/apt/sources.list* can be reached (apt-get update there)"
 }
@@ -375,6 +393,17 @@ check_roles() {
             die "$1 is a $other host already: a host that is to be a $2 needs a machine of its own; take another one, or provision/remove $1 first"
         fi
     done
+}
+
+# Members of a cluster know each other by address, and one machine is one member. usage: check_address HOST ROLE
+check_address() {
+    local known other
+    known=$(address_of "$1")
+    if [[ -n $known && $known != "${fact[address]}" && " database queue " == *" $2 "* ]]; then
+        die "$1 was set up at $known, and now is reached at ${fact[address]}: reach it there again (HostName in ~/.ssh/config), or provision/remove --force $1 first"
+    fi
+    other=$(hosts_file | awk -v host="$1" -v address="${fact[address]}" '$2 != host && $3 == address {print $2; exit}')
+    [[ -z $other ]] || die "$1 has the address ${fact[address]}, which $other has already: give one machine one name, and each an address of its own"
 }
 
 # -- Running a program on a host: new_stage, then stage_..., then run_there
@@ -404,8 +433,8 @@ stage_file() { cp --recursive --no-target-directory "$1" "$stage/${2:-$(basename
 stage_certificate() {
     make_certificate "$1" "$2" "${3:-serverAuth}"
     cp "$STATE/ca/ca.crt" "$stage/ca.crt"
-    cp "$STATE/ca/$1.crt" "$stage/host.crt"
-    (umask 077 && cp "$STATE/ca/$1.key" "$stage/host.key")
+    cp "$STATE/ca/hosts/$1.crt" "$stage/host.crt"
+    (umask 077 && cp "$STATE/ca/hosts/$1.key" "$stage/host.key")
 }
 
 stage_authority() {
@@ -529,9 +558,13 @@ say_queue_hosts() {
 
 # usage: set_up_database_host HOST
 set_up_database_host() {
-    local own_address etcd major='' name before packages=(postgresql openssl jq)
+    local own_address etcd major='' alone name before packages=(postgresql openssl jq)
     etcd=$(addresses_of queue | joined ' ')
     [[ -z $etcd ]] || packages+=(patroni python3-etcd etcd-client)
+    alone=$(hosts_of database | grep -vxF "$1" | head -n 1 || true)
+    if [[ -n $etcd && -n $alone ]] && ! has_patroni; then # another would found a database of its own
+        die "PostgreSQL on $alone still runs alone: provision/db_first $alone first, which hands it over to Patroni"
+    fi
     check_host "$1" database "${packages[@]}"
     own_address=${fact[address]}
     if $dry_run; then
@@ -560,7 +593,7 @@ set_up_database_host() {
 
 # Other hosts name the database and queue hosts in their settings. provision/all goes through them all anyway.
 tell_others() {
-    [[ -n ${HEIRFLOW_PROVISION_ALL:-} ]] || "$source_folder/provision/refresh" ||
+    [[ -n ${HEIRFLOW_PROVISION_ALL:-} ]] || "$source_folder/provision/refresh" --clients ||
         die "not every host knows of the change; when what is told above is mended: provision/refresh"
 }
 
@@ -593,7 +626,7 @@ primary_database() {
 
 # As the superuser, on a database host; quiet and bare output. usage: psql_on HOST DATABASE <STATEMENTS
 psql_on() {
-    ssh_to "$1" "cd /; $as_root_there runuser --user postgres -- psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=${2@Q}"
+    ssh_to "$1" "cd /; $as_root_there runuser --user postgres -- psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --set=VERBOSITY=terse --dbname=${2@Q}"
 }
 
 # usage: sql_on_primary [DATABASE] <STATEMENTS

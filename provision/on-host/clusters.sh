@@ -4,7 +4,6 @@
 # With the certificate that this host has. usage: etcd_at ADDRESSES COMMAND...
 etcd_at() {
     local endpoints folder=/etc/ssl/heirflow/etcd
-    [[ -e $folder ]] || folder=/etc/ssl/heirflow/postgresql
     endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
     shift
     ETCDCTL_API=3 etcdctl --endpoints="$endpoints" --cacert=$folder/ca.crt --cert=$folder/host.crt --key=$folder/host.key \
@@ -13,7 +12,7 @@ etcd_at() {
 
 # What Patroni keeps there, by whichever interface (provision/on-host/database says why). usage: forget_patroni ADDRESSES
 forget_patroni() {
-    local endpoints folder=/etc/ssl/heirflow/postgresql
+    local endpoints folder=/etc/ssl/heirflow/etcd
     endpoints=$(sed -E 's,[^ ]+,https://&:2379,g; s, +,\,,g' <<<"$1")
     etcd_at "$1" del --prefix /heirflow/heirflow/ || return
     ETCDCTL_API=2 etcdctl --endpoints="$endpoints" --ca-file=$folder/ca.crt --cert-file=$folder/host.crt --key-file=$folder/host.key \

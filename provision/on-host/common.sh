@@ -59,6 +59,12 @@ done_with() {
 
 is_installed() { [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
+# Where one was interrupted; what it cannot do, for a package that is not there, is left to apt-get. False: another is at work.
+completes_installations() {
+    local said
+    said=$(dpkg --configure -a --force-confold 2>&1) || ! grep --ignore-case lock <<<"$said"
+}
+
 # Installs what is missing and starts none of it. usage: install_packages PACKAGE...
 install_packages() {
     local package missing=()
@@ -67,7 +73,8 @@ install_packages() {
     done
     ((${#missing[@]})) || return 0
     doing "installing ${missing[*]}"
-    dpkg --configure -a --force-confold # where an installation was interrupted
+    wait_for 300 "the end of another installation on this host" completes_installations
+    bash ./install-quietly --fix-broken || true
     apt-get -o DPkg::Lock::Timeout=300 --quiet update || true
     if ! bash ./install-quietly "${missing[@]}"; then
         if grep -q "No space left" ./log; then
@@ -128,7 +135,9 @@ wait_for() {
 is_older_than() {
     local service=$1 since file
     shift
-    since=$(date --date="$(systemctl show --property=ExecMainStartTimestamp --value "$service")" +%s)
+    since=$(systemctl show --property=ExecMainStartTimestamp --value "$service")
+    since=${since:-$(systemctl show --property=ActiveEnterTimestamp --value "$service")} # a mount has no process
+    since=$(date --date="$since" +%s)
     for file; do
         (($(stat --format=%Y "$file") <= since)) || return 0
     done
@@ -151,6 +160,8 @@ run_service() {
         did "restarted $service"
     fi
 }
+
+has_been_claimed() { grep -qxF "$1" "$own_state/roles" 2>/dev/null; } # usage: has_been_claimed ROLE
 
 # Written before anything else is changed, so that nobody takes the host for a free one. usage: claim_role ROLE
 claim_role() {

@@ -1,5 +1,6 @@
 """What the programs for Airflow's hosts refuse, send and switch, seen from this side: ssh is a stand-in that notes what it gets."""
 import json
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +80,7 @@ def test_help_and_usage(deployment, program):
 @pytest.mark.parametrize("settings, said", [
     ({"AIRFLOW_VERSION": "4"}, "AIRFLOW_VERSION"), ({"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY"),
     ({"EFS_PATH": "/x"}, "EFS_IP"), ({"EFS_IP": "10.0.0.1"}, "EFS_PATH"), ({"WEB_PORT": "https"}, "WEB_PORT"),
+    ({"WEB_PORT": "443"}, "not root"), ({"WEB_PORT": "99999"}, "WEB_PORT"),
     ({"AIRFLOW_HOME": "srv"}, "AIRFLOW_HOME"), ({"LEASE_MS": "6 s"}, "LEASE_MS")])
 def test_wrong_settings(deployment, settings, said):
     deployment.set(**settings)
@@ -190,6 +192,48 @@ def test_servers_that_come_or_go_are_made_known_to_all_who_name_them(deployment,
         assert any(f"host={name}\n" in text and f"etcd={' '.join(f'10.0.0.{n}' for n in queues)}\n" in text for text in told)
 
 
+def test_refresh_goes_to_every_host(deployment):
+    """Also to those that keep a password, which may be what has changed."""
+    deployment.have(*SERVERS[:3], "worker w1 10.0.1.3")
+    for host in ("d1", "d2", "q1", "w1"):
+        deployment.answer(host, leader="d1")
+
+    def sent():
+        hosts = [line for stage in deployment.stages() for line in (stage / "settings").read_text().splitlines() if line.startswith("host=")]
+        return {line.removeprefix("host=") for line in hosts}
+    deployment.run("refresh", "--clients", expect=0)
+    assert sent() == {"d1", "d2", "w1"}
+    deployment.run("refresh", expect=0)
+    assert sent() == {"d1", "d2", "q1", "w1"}
+
+
+def test_refresh_gives_a_database_alone_its_passwords(deployment):
+    deployment.have("database d1 10.0.0.1")
+    (deployment.state / "postgresql").write_text("15 \n")
+    deployment.answer("d1")
+    deployment.run("refresh", expect=0)
+    [stage] = deployment.stages()
+    assert (stage / "database_contents").exists() and not (stage / "database").exists()
+
+
+def test_one_machine_under_two_names_in_an_inventory(deployment):
+    for host in ("q1", "q2", "q3"):
+        deployment.answer(host, facts={"address": "10.0.2.15"} if host != "q2" else None)
+    said = deployment.run("all", inventory(deployment, "queue q1\nqueue q2\nqueue q3"), expect=2)
+    assert "have the same address 10.0.2.15" in said and deployment.stages() == []
+
+
+def test_what_is_there_goes_first_whatever_the_order_of_the_inventory(deployment):
+    """A database that runs alone is under Patroni before another joins it."""
+    deployment.have("database d1 10.0.0.1")
+    (deployment.state / "postgresql").write_text("15 \n")
+    for host in ("q1", "d1", "d2"):
+        deployment.answer(host)
+    said = deployment.run("all", inventory(deployment, "queue q1\ndatabase d2\ndatabase d1"), expect=0)
+    databases = [stage for stage in sorted(deployment.stages(), key=lambda path: path.stat().st_mtime_ns) if (stage / "database").exists()]
+    assert ["host=d1" in (stage / "settings").read_text() for stage in databases] == [True, False], said
+
+
 def test_two_schedulers_never_share_a_role(deployment):
     deployment.have(*SERVERS, "scheduler a-b 10.0.1.1")
     deployment.answer("a.b")
@@ -254,3 +298,10 @@ def test_the_demonstration_replaces_no_dags_of_others(deployment, dags):
     deployment.run("dags", dags, expect=0)
     assert "other DAGs" in deployment.run("demo", "s1", "--dry-run", expect=1)
     assert "no Airflow host" in deployment.run("demo", "d1", expect=1)
+    shutil.copytree(SOURCE / "config" / "airflow" / "demo", dags, dirs_exist_ok=True)
+    deployment.run("dags", dags, expect=0)
+    said = deployment.run("demo", "s1", "--dry-run", expect=0)
+    assert "would run model_select" in said and "would give" not in said, "among the others it has a place already"
+    (dags / "one.py").unlink()
+    deployment.run("dags", dags, expect=0)
+    assert "would give" in deployment.run("demo", "s1", "--dry-run", expect=0), "the demonstration alone may be replaced by itself"

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import zlib
 
 import pytest
 from conftest import SOURCE, wait_for
@@ -58,10 +59,17 @@ class Deployment:
         lines = [f"STATE={self.state}", *(f"{name}='{value}'" for name, value in settings.items())]
         self.settings.write_text(text + "\n".join(lines) + "\n")
 
+    def address(self, host):
+        """The one that it is remembered by, or one of its own."""
+        path = self.state / "hosts"
+        known = {line.split()[1]: line.split()[2] for line in path.read_text().splitlines()} if path.exists() else {}
+        number = zlib.crc32(host.encode()) % 65536
+        return known.get(host) or (GOOD["address"] if host == "h" else f"10.1.{number // 256}.{number % 256}")
+
     def answer(self, host="h", facts=None, **answer):
         path = self.fake / "answers.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        known[host] = {"facts": GOOD | (facts or {}), "lines": ["works", "=major=15", f"=leader={host}"]} | answer
+        known[host] = {"facts": GOOD | {"address": self.address(host)} | (facts or {}), "lines": ["works", "=major=15", f"=leader={host}"]} | answer
         path.write_text(json.dumps(known))
 
     def have(self, *lines):
@@ -114,7 +122,8 @@ def test_wrong_arguments(deployment, program, arguments):
 @pytest.mark.parametrize("settings, said", [
     ({"DATABASE": "air flow"}, "DATABASE"), ({"DB_USER": "x; drop role y"}, "DB_USER"), ({"QUEUE_VHOST": "/"}, "QUEUE_VHOST"),
     ({"QUEUE_PASSWORD": "a@b/c"}, "QUEUE_PASSWORD"), ({"FLOATING_ADDRESS": "10.0.0.1"}, "such as 10.0.0.100/24"),
-    ({"DB_ADDRESS": "a b"}, "DB_ADDRESS"), ({"STATE": "here"}, "STATE")])
+    ({"DB_ADDRESS": "a b"}, "DB_ADDRESS"), ({"STATE": "here"}, "STATE"), ({"DB_USER": "postgres"}, "DB_USER"),
+    ({"DATABASE": "all"}, "DATABASE"), ({"DB_USER": "heirflow"}, "another role"), ({"REP_USER": "airflow"}, "have to differ")])
 def test_wrong_settings(deployment, settings, said):
     deployment.set(**settings)
     assert said in deployment.run("q_first", "h", expect=2)
@@ -228,7 +237,7 @@ def test_secrets_are_drawn_once_and_kept_close(deployment):
     assert "NEWS_QUEUE_PASSWORD" not in drawn
     assert all(len(drawn[name]) == 48 for name in ("QUEUE_PASSWORD", "ERLANG_COOKIE", "DB_PASSWORD", "HEIRFLOW_PASSWORD"))
     assert len(set(drawn.values())) == len(drawn)
-    for path in [deployment.state, deployment.state / "secrets", deployment.state / "ca", *(deployment.state / "ca").glob("*.key")]:
+    for path in [deployment.state, deployment.state / "secrets", deployment.state / "ca", *(deployment.state / "ca").rglob("*.key")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     deployment.run("q_first", "h", expect=0)
     deployment.run("db_first", "d", expect=0)
@@ -258,20 +267,83 @@ def openssl(*arguments):
 def test_certificates(deployment):
     deployment.set(FLOATING_ADDRESS="10.0.0.100/24", DB_ADDRESS="db.example.org")
     deployment.run("q_first", "h", expect=0)
-    folder = deployment.state / "ca"
+    folder, hosts = deployment.state / "ca", deployment.state / "ca" / "hosts"
     for usage in ("sslserver", "sslclient"):
-        assert openssl("verify", "-purpose", usage, "-x509_strict", "-CAfile", folder / "ca.crt", folder / "h.crt").returncode == 0
+        assert openssl("verify", "-purpose", usage, "-x509_strict", "-CAfile", folder / "ca.crt", hosts / "h.crt").returncode == 0
     for names in (["-checkip", "10.0.0.9"], ["-checkip", "10.0.0.100"], ["-checkhost", "h"], ["-checkhost", "db.example.org"],
                   ["-checkip", "127.0.0.1"]):
-        assert "does match" in openssl("x509", "-in", folder / "h.crt", "-noout", *names).stdout, names
-    first = (folder / "h.crt").read_bytes()
+        assert "does match" in openssl("x509", "-in", hosts / "h.crt", "-noout", *names).stdout, names
+    first = (hosts / "h.crt").read_bytes()
     deployment.run("q_first", "h", expect=0)
-    assert (folder / "h.crt").read_bytes() == first
-    deployment.answer(facts={"address": "10.0.0.77"})
+    assert (hosts / "h.crt").read_bytes() == first
+    deployment.set(FLOATING_ADDRESS="10.0.0.101/24")
     deployment.run("q_first", "h", expect=0)
-    assert (folder / "h.crt").read_bytes() != first
-    assert "does match" in openssl("x509", "-in", folder / "h.crt", "-noout", "-checkip", "10.0.0.77").stdout
-    assert openssl("verify", "-CAfile", folder / "ca.crt", folder / "h.crt").returncode == 0
+    assert (hosts / "h.crt").read_bytes() != first
+    assert "does match" in openssl("x509", "-in", hosts / "h.crt", "-noout", "-checkip", "10.0.0.101").stdout
+    assert openssl("verify", "-CAfile", folder / "ca.crt", hosts / "h.crt").returncode == 0
+
+
+def test_any_name_gets_a_certificate_of_its_own(deployment):
+    """One that is longer than a common name may be, and the name of the authority."""
+    long = f"{'a' * 40}.{'b' * 40}.example.org"
+    for name, program in ((long, "q_first"), ("ca", "q_later")):
+        deployment.answer(name)
+        deployment.run(program, name, expect=0)
+    folder = deployment.state / "ca"
+    for name in ("ca", long):
+        assert openssl("verify", "-CAfile", folder / "ca.crt", folder / "hosts" / f"{name}.crt").returncode == 0
+        assert "does match" in openssl("x509", "-in", folder / "hosts" / f"{name}.crt", "-noout", "-checkhost", name).stdout
+
+
+def test_an_authority_that_was_made_anew_makes_certificates_anew(deployment):
+    deployment.run("q_first", "h", expect=0)
+    folder = deployment.state / "ca"
+    (folder / "ca.crt").unlink()
+    deployment.run("q_first", "h", expect=0)
+    assert openssl("verify", "-CAfile", folder / "ca.crt", folder / "hosts" / "h.crt").returncode == 0
+
+
+def test_a_certificate_that_cannot_be_made(deployment):
+    (deployment.folder / "bin" / "openssl").write_text("#!/bin/sh\necho no entropy >&2; [ $1 = rand ] && exec /usr/bin/openssl \"$@\"; exit 1\n")
+    (deployment.folder / "bin" / "openssl").chmod(0o755)
+    assert "openssl could not make" in deployment.run("q_first", "h", expect=1)
+    assert deployment.stages() == []
+
+
+@pytest.mark.parametrize("program, hosts", [("q_first", ["queue h 10.0.0.77"]), ("db_first", ["database h 10.0.0.77"])])
+def test_a_member_of_a_cluster_keeps_its_address(deployment, program, hosts):
+    deployment.have(*hosts)
+    deployment.answer(facts={"address": "10.0.0.9"})
+    said = deployment.run(program, "h", expect=1)
+    assert "h was set up at 10.0.0.77, and now is reached at 10.0.0.9" in said and deployment.stages() == []
+
+
+def test_one_machine_is_one_host(deployment):
+    deployment.have("queue q1 10.0.0.9")
+    assert "10.0.0.9, which q1 has already" in deployment.run("q_later", "h", expect=1)
+    assert deployment.stages() == []
+
+
+def test_secrets_of_the_environment_are_nobodys(deployment, monkeypatch):
+    for name in ("DEPLOYMENT", "ERLANG_COOKIE", "QUEUE_PASSWORD", "HEIRFLOW_PASSWORD"):
+        monkeypatch.setenv(name, "strange")
+    deployment.run("q_first", "h", expect=0)
+    [stage] = deployment.stages()
+    assert "strange" not in (stage / "settings").read_text()
+    assert {"DEPLOYMENT", "ERLANG_COOKIE", "QUEUE_PASSWORD"} <= secrets_of(deployment).keys()
+
+
+def test_a_database_that_runs_alone_is_given_to_patroni_before_another_comes(deployment):
+    """Or the other one would begin a database of its own."""
+    deployment.answer("d1")
+    deployment.run("db_first", "d1", expect=0)
+    deployment.answer("q1")
+    deployment.run("q_first", "q1", expect=0)
+    before = deployment.stages()
+    assert "provision/db_first d1 first" in deployment.run("db_later", "h", expect=1)
+    assert deployment.stages() == before
+    deployment.run("db_first", "d1", expect=0)
+    deployment.run("db_later", "h", expect=0)
 
 
 def test_a_balancer_gets_no_key(deployment):
@@ -338,6 +410,28 @@ def test_remove_a_host_that_is_gone(deployment):
     assert "gone=10.0.0.9" in (deployment.stages()[-1] / "settings").read_text()
 
 
+def test_two_of_five_queue_hosts_are_gone(deployment):
+    """Whoever is asked to forget one has to be there."""
+    deployment.have(*(f"queue q{n} 10.0.0.{n}" for n in range(1, 6)))
+    for n in range(1, 6):
+        deployment.answer(f"q{n}", **({"error": "ssh: connect to host: No route to host"} if n < 3 else {}))
+    for name in ("q1", "q2"):
+        deployment.run("remove", "--force", name, expect=0)
+    assert (deployment.state / "hosts").read_text().split()[1::3] == ["q3", "q4", "q5"]
+    assert len(deployment.stages()) == 2
+
+
+def test_with_the_last_database_host_etcd_forgets_the_database(deployment):
+    """Or the next one would wait for a primary for ever."""
+    deployment.have("database h 10.0.0.9", "queue q1 10.0.0.1")
+    deployment.answer(error="ssh: connect to host h port 22: No route to host")
+    deployment.answer("q1")
+    deployment.run("remove", "--force", "h", expect=0)
+    assert "database=yes" in (deployment.stages()[-1] / "settings").read_text()
+    deployment.answer("d9")
+    deployment.run("db_first", "d9", expect=0)
+
+
 def test_remove_what_does_not_belong_here(deployment):
     deployment.have("queue other 10.0.0.8")
     assert "does not belong to this deployment; its hosts are: other" in deployment.run("remove", "h", expect=1)
@@ -387,7 +481,7 @@ def test_two_at_once_draw_the_same(deployment):
     lines = (deployment.state / "secrets").read_text().splitlines()
     assert len({line.split("=")[0] for line in lines}) == len(lines)
     for name in ("a", "b"):
-        assert openssl("verify", "-CAfile", deployment.state / "ca" / "ca.crt", deployment.state / "ca" / f"{name}.crt").returncode == 0
+        assert openssl("verify", "-CAfile", deployment.state / "ca" / "ca.crt", deployment.state / "ca" / "hosts" / f"{name}.crt").returncode == 0
     assert len((deployment.state / "hosts").read_text().splitlines()) == 2
 
 
