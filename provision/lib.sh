@@ -329,6 +329,8 @@ ssh_to() {
         -l "$SSH_USER" -- "$to" "$@"
 }
 
+is_reachable() { ssh_to "$1" true 2>"$ssh_folder/errors" </dev/null; } # usage: is_reachable HOST
+
 # usage: explain_ssh HOST MESSAGES-FILE - why ssh could not do it, and what to do
 explain_ssh() {
     local why
@@ -520,12 +522,14 @@ broker_urls() {
 
 # -- What programs for one kind of host have in common
 
+alone=no # whether a queue host is to go on without the others
+
 # usage: set_up_queue_host HOST
 set_up_queue_host() {
-    local own_address peers name before
+    local own_address peers='' name before
     check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
     own_address=${fact[address]}
-    peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
+    [[ $alone == yes ]] || peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
     if $dry_run; then
         say "$1: would install RabbitMQ and etcd, as ${peers:+another member with }${peers:-the first of both} (address $own_address)"
         return 0
@@ -534,12 +538,17 @@ set_up_queue_host() {
         need_secret "$name"
     done
     new_stage "$1"
-    stage_settings own_address peers QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
+    stage_settings own_address peers alone QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     stage_file "$source_folder/provision/on-host/broker-watch"
     run_there "$1" queue || die "$1 is no queue host yet"
     before=$(hosts_file)
     remember_host queue "$1" "$own_address"
+    if [[ $alone == yes ]]; then
+        for name in $(hosts_of queue | grep -vxF "$1"); do
+            forget_host queue "$name"
+        done
+    fi
     say_queue_hosts
     [[ $before == "$(hosts_file)" ]] || tell_others
 }

@@ -28,7 +28,7 @@ forget_etcd_member() {
     member=$(etcd_member "$1" "$2")
     [[ -n $member ]] || return 0
     etcd_at "$2" member remove "${member%%,*}" ||
-        refuse "etcd does not let go of its member at $1: it needs a majority of its members for that; start the other queue hosts first"
+        refuse "etcd does not let go of its member at $1: it needs a majority of its members for that; start the other queue hosts first, or, if they are gone for good, provision/q_first --force with a host that is left"
     did "took the member at $1 out of etcd"
 }
 

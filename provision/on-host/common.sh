@@ -12,6 +12,7 @@ changes=0
 at_work="starting"
 told=false
 umask 022
+shopt -s lastpipe # `... | put_file` counts its change
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 exec 3>&1 >./log 2>&1
 trap 'finish $?' EXIT

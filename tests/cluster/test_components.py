@@ -172,8 +172,7 @@ def accepts_writes(cluster, node):
 
 def test_each_queue_host_loses_power_in_turn(fine, note):
     with contextlib.closing(fine.broker("q1")) as connection:
-        channel = connection.channel()
-        channel.queue_declare("tasks", durable=True)
+        connection.channel().queue_declare("tasks", durable=True)
     for number, name in enumerate(QUEUES):
         others = [other for other in QUEUES if other != name]
         wait_for(lambda: copies_are_in_step(fine.nodes[others[0]]), 60, "copies of the queue")
@@ -192,6 +191,14 @@ def test_each_queue_host_loses_power_in_turn(fine, note):
         channel = connection.channel()
         bodies = {channel.basic_get("tasks", auto_ack=True)[2] for _ in QUEUES}
     assert bodies == {b"0", b"1", b"2"}
+
+
+def has_copies(cluster):
+    """Of a queue that was made before, perhaps, one of the brokers came."""
+    with contextlib.closing(cluster.broker("q1")) as connection:
+        connection.channel().queue_declare("tasks", durable=True)
+    wait_for(lambda: copies_are_in_step(cluster.nodes["q1"]), 90, "copies of the queue")
+    return True
 
 
 def copies_are_in_step(node):
@@ -238,6 +245,7 @@ def test_a_queue_host_with_a_new_disk(fine):
     output = fine("q_later", "q2")
     assert "3 running" in output and "3 members" in output
     fine.wait_until_fine(*QUEUES)
+    assert has_copies(fine)
 
 
 def test_a_database_host_with_a_new_disk(fine):
@@ -294,10 +302,12 @@ def test_out_and_in_again(fine):
     assert "handed the database over" in fine("remove", leader)
     assert leader not in fine("status", expect=0)
     assert "sync standby" in fine("db_later", leader)
+    assert has_copies(fine)
     assert "two queue hosts" in fine("remove", "q3")
     fine.wait_until_fine()
     assert "3 members" in fine("q_later", "q3")
     fine.wait_until_fine()
+    assert has_copies(fine)
 
 
 def test_interrupted_anywhere_and_completed(fine):
@@ -309,4 +319,40 @@ def test_interrupted_anywhere_and_completed(fine):
         for _ in range(2):
             fine.interrupt(dice.uniform(1, 20), program, name)
         fine(program, name)
+    fine.wait_until_fine()
+
+
+def test_most_queue_hosts_are_gone_for_good(fine):
+    """One goes on with what etcd knows, so that the database takes writes again; others come."""
+    assert "q2 can be reached" in fine("q_first", "--force", "q1", expect=1)
+    for name in ("q2", "q3"):
+        fine.nodes[name].power_off()
+    wait_for(lambda: not accepts_writes(fine, fine.nodes["d1"]) and not accepts_writes(fine, fine.nodes["d2"]), 60, "databases without etcd")
+    assert "provision/q_first --force" in fine("remove", "--force", "q2", expect=1)
+    told = fine("q_first", "--force", "q1")
+    assert "etcd goes on without the other members" in told and "one queue host" in told
+    assert "nothing had to be changed" in fine("q_first", "q1")
+    fine.wait_until_fine()
+    for name in ("q2", "q3"):
+        fine.node(name)
+        fine.forget_keys(name)
+        fine("q_later", name)
+    fine.wait_until_fine()
+    assert has_copies(fine)
+
+
+def test_the_last_database_host_is_gone_for_good(fine):
+    """etcd forgets the database with it, or the next one would wait for a primary for ever."""
+    for name in DATABASES:
+        fine.nodes[name].power_off()
+        fine("remove", "--force", name, expect=None)
+    fine.node("d1")
+    fine.forget_keys("d1")
+    fine("db_first", "d1")
+    with contextlib.closing(fine.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass('kept')")
+        assert cursor.fetchall() == [(None,)]
+    fine.node("d2")
+    fine.forget_keys("d2")
+    fine("db_later", "d2")
     fine.wait_until_fine()
