@@ -504,11 +504,18 @@ libpq_connection() {
     echo "host=$(database_addresses | joined ,) port=$(database_addresses | sed 's/.*/5432/' | joined ,) dbname=$DATABASE user=$1 target_session_attrs=read-write sslmode=verify-full sslrootcert=$authority_there connect_timeout=3"
 }
 
-# For SQLAlchemy; several hosts are parts of the query. DRIVER: psycopg2, or psycopg, which serves asynchronous engines as well
-# (asyncpg knows other parameters). usage: sqlalchemy_connection USER PASSWORD [DRIVER]
+# For SQLAlchemy; several hosts are parts of the query, where its version 1.4, which Airflow 2 has, takes no single one. DRIVER:
+# psycopg2, or psycopg, which serves asynchronous engines as well (asyncpg knows other parameters).
+# usage: sqlalchemy_connection USER PASSWORD [DRIVER]
 sqlalchemy_connection() {
+    local one='' several=''
     need_database
-    echo "postgresql+${3:-psycopg2}://$1:$2@/$DATABASE?$(database_addresses | joined '&' host= :5432)&target_session_attrs=read-write&sslmode=verify-full&sslrootcert=$authority_there&connect_timeout=3"
+    if (($(database_addresses | wc -l) == 1)); then
+        one=$(database_addresses):5432
+    else
+        several="$(database_addresses | joined '&' host= :5432)&"
+    fi
+    echo "postgresql+${3:-psycopg2}://$1:$2@$one/$DATABASE?${several}target_session_attrs=read-write&sslmode=verify-full&sslrootcert=$authority_there&connect_timeout=3"
 }
 
 # Brokers, a line each. usage: broker_urls USER PASSWORD VHOST

@@ -469,6 +469,8 @@ def test_how_clients_connect(deployment):
         "amqps://news:secret@10.0.0.3:5671/heirflow", "amqps://news:secret@10.0.0.4:5671/heirflow"]
     deployment.set(DB_ADDRESS="db.example.org")
     assert deployment.bash("libpq_connection heirflow").startswith("host=db.example.org port=5432 dbname=airflow")
+    assert deployment.bash("sqlalchemy_connection airflow secret").startswith(
+        "postgresql+psycopg2://airflow:secret@db.example.org:5432/airflow?target_session_attrs=read-write&")
 
 
 def test_two_at_once_draw_the_same(deployment):
