@@ -19,16 +19,21 @@ forget_patroni() {
         --timeout=5s --total-timeout=10s rm --recursive /heirflow/heirflow || (($? == 4)) # there is nothing
 }
 
-# `ID, started|unstarted, NAME, PEERS, CLIENTS, IS-LEARNER`, if that address is a member. usage: etcd_member ADDRESS ADDRESSES
-etcd_member() { etcd_at "$2" member list | grep -F "https://$1:2380" || true; }
+# `ID, started|unstarted, NAME, PEERS, CLIENTS, IS-LEARNER`, or nothing if that address is no member. usage: etcd_member ADDRESS ADDRESSES
+etcd_member() {
+    local members
+    members=$(etcd_at "$2" member list) || return
+    grep -F "https://$1:2380" <<<"$members" || true
+}
+
+if_gone="start the other queue hosts first, or, if most of them are gone for good, provision/q_first --force for one that is left"
 
 # usage: forget_etcd_member ADDRESS PEERS
 forget_etcd_member() {
     local member
-    member=$(etcd_member "$1" "$2")
+    member=$(etcd_member "$1" "$2") || refuse "etcd at $2 has no majority of its members: $if_gone"
     [[ -n $member ]] || return 0
-    etcd_at "$2" member remove "${member%%,*}" ||
-        refuse "etcd does not let go of its member at $1: it needs a majority of its members for that; start the other queue hosts first, or, if they are gone for good, provision/q_first --force with a host that is left"
+    etcd_at "$2" member remove "${member%%,*}" || refuse "etcd does not let go of its member at $1: $if_gone"
     did "took the member at $1 out of etcd"
 }
 
@@ -45,5 +50,5 @@ forget_broker() {
         did "took the broker at $1 out of the RabbitMQ cluster"
         return 0
     done
-    refuse "no RabbitMQ answers at $2: start the other queue hosts first"
+    refuse "no RabbitMQ answers at $2: $if_gone"
 }
