@@ -231,6 +231,10 @@ static void print_status(json_t *status, double now, const struct config *config
         puts(number_of(status, "term") ? ", no heir at present" : ", no heir yet: the first one waits a lease");
     if (json_is_true(json_object_get(status, "paused")))
         puts("paused: nobody takes over");
+    if (number_of(status, "wait_ms") > number_of(status, "lease_ms")) {
+        format_duration((double)number_of(status, "wait_ms") / 1000, lease, sizeof lease);
+        printf("if the database restarts before the next accession, everybody waits %s\n", lease);
+    }
     if (config->rabbitmq.url_count > 0 && number_of(status, "unpublished") > 0)
         printf("%lld news not yet published to RabbitMQ\n", number_of(status, "unpublished"));
     putchar('\n');

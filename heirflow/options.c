@@ -140,8 +140,9 @@ const struct command commands[] = {
      .purpose = "Change the group's lease from the next accession on.",
      .letters = "cg",
      .takes_lease = true,
-     .details = "Until then everybody waits the longer of both. Members whose own timings do\n"
-                "not fit the new lease say so and cannot lead. At least 200 ms.",
+     .details = "Should the database restart or fail over before that, everybody waits the\n"
+                "longest lease that was to come. Members whose own timings do not fit the new\n"
+                "lease say so and cannot lead. At least 200 ms.",
      .exit_codes = EXIT_OPERATE,
      .example = "heirflow lease 3000 --group airflow-scheduler",
      .run = operate_lease},

@@ -202,7 +202,7 @@ static int64_t takeable_at_ms(const struct succession *self)
         return NEVER;
     int64_t at_ms = most(self->unchanged_since_ms - 1, self->open_since_ms);
     if (view->throne.heir)
-        at_ms = most(at_ms, self->unchanged_since_ms + view->wait_ms);
+        at_ms = most(at_ms, self->unchanged_since_ms + view->lease_ms);
     if (!view->home || view->throne.term < self->highest_term)
         at_ms = most(at_ms, self->identity_since_ms + view->wait_ms);
     return at_ms;
@@ -221,7 +221,7 @@ static int64_t accede_at_ms(const struct succession *self, int64_t now_ms, bool 
         return NEVER;
     if (!view->named && !view->paused && (!view->eldest || view->held_back)) {
         *ret_seniority_yields = true;
-        at_ms += view->wait_ms + least(view->rank, 50) * 20;
+        at_ms += view->lease_ms + least(view->rank, 50) * 20;
     }
     return most(at_ms, self->retry_at_ms);
 }

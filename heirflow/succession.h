@@ -56,7 +56,7 @@ struct succession_observation {
     bool home;                  /* the answering server is that of the last accession */
     int64_t lease_ms;           /* in force */
     int64_t accession_lease_ms; /* what the next accession would put in force */
-    int64_t wait_ms;            /* the longest of the lease in force and those to come */
+    int64_t wait_ms;            /* rule 5: the longest of the lease in force and those to come */
     bool paused, last_seat;     /* last_seat: this seat may accede although paused */
     bool known;                 /* our registration stands */
     int64_t member_id;

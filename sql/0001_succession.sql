@@ -134,13 +134,14 @@ create function wait_ms(t throne) returns integer
 language sql immutable as $$
     select greatest(t.lease_ms, t.longest_lease_ms)
 $$;
-comment on function wait_ms(throne) is 'how long everyone waits: the largest of the lease in force and those to come';
+comment on function wait_ms(throne) is
+    'how long everyone waits once another server answers: the largest of the lease in force and those to come';
 
 create function is_live(r roster, t throne, at timestamptz) returns boolean
 language sql stable as $$
     select r.present
-       and r.seen_at >= at - wait_ms(t) * interval '1 millisecond'
-       and r.seen_at <= at + wait_ms(t) / 3 * interval '1 millisecond'
+       and r.seen_at >= at - t.lease_ms * interval '1 millisecond'
+       and r.seen_at <= at + t.lease_ms / 3 * interval '1 millisecond'
 $$;
 
 create function is_retired(p_group text, p_node text) returns boolean
@@ -384,7 +385,7 @@ begin
         for r in update roster set lost = true where group_name = p_group and seat in (
                     select o.seat from roster o   -- a renewal waits for nobody: what is locked is told with the next one
                      where o.group_name = p_group and o.present and not o.lost and o.member_id <> p_member
-                       and o.seen_at < v_now - wait_ms(t) * interval '1 millisecond'
+                       and o.seen_at < v_now - t.lease_ms * interval '1 millisecond'
                        for update skip locked)
              returning * loop
             perform tell(p_group, 'lost', r.node, coalesce(p_self->>'node', ''), p_term, 'not seen for a lease',
@@ -654,7 +655,7 @@ begin
         'scheduler', m.self->'scheduler') order by m.rank), '[]')
       into v_members from ranked m;
     return jsonb_build_object(
-        'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms,
+        'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms, 'wait_ms', wait_ms(t),
         'timeline', split_part(t.identity, '/', 2),
         'acceded_at', (select began_at from terms where group_name = p_group and term = t.term and ended_at is null),
         'heir', (select jsonb_build_object('node', r.node, 'member_id', r.member_id) from roster r

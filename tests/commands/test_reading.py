@@ -77,6 +77,12 @@ def test_status_as_json_has_what_the_table_has(command, database, roster):
     assert status["members"][0]["scheduler"]["pid"] == 42
 
 
+def test_status_tells_of_a_lease_that_is_still_waited_for(command, database, roster):
+    database.query("select set_lease(%s, 1200000), set_lease(%s, 600000)", GROUP, GROUP)
+    text = command("status", "--group", GROUP, database=database, expect=0).stdout
+    assert text.splitlines()[1] == "if the database restarts before the next accession, everybody waits 20 min"
+
+
 def test_status_of_a_vacant_and_paused_group(command, database, roster):
     database.query("select set_paused(%s, true)", GROUP)
     roster[0].abdicate("shutdown")

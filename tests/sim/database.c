@@ -24,9 +24,9 @@ static int64_t wait_ms(const struct database_throne *throne)
 
 static bool is_live(const struct database *self, const struct database_member *member)
 {
-    int64_t wait = wait_ms(&self->throne);
-    return member->exists && member->present && member->seen_at >= self->now_ms - wait &&
-           member->seen_at <= self->now_ms + wait / 3;
+    int64_t lease = self->throne.lease_ms;
+    return member->exists && member->present && member->seen_at >= self->now_ms - lease &&
+           member->seen_at <= self->now_ms + lease / 3;
 }
 
 static bool may_lead(const struct database *self, const struct database_member *member)

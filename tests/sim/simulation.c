@@ -91,10 +91,11 @@ static void end_faults(void)
 
 static int64_t bound_ms(void)
 {
-    /* two leases and two heartbeats of the group's lease in force, and as long as the first cools off: crashed schedulers
-     * keep their members out of the line by design */
-    int64_t lease = w->database.throne.lease_ms > w->database.throne.longest_lease_ms ? w->database.throne.lease_ms
-                                                                                      : w->database.throne.longest_lease_ms;
+    /* two leases and two heartbeats of the group's lease in force, on a server without an accession of the longest to come,
+     * and as long as the first cools off: crashed schedulers keep their members out of the line by design */
+    const struct database_throne *throne = &w->database.throne;
+    bool home = throne->identity == w->database.identity;
+    int64_t lease = home ? throne->lease_ms : most(throne->lease_ms, throne->longest_lease_ms);
     int64_t cooling = NEVER;
     for (int i = 1; i <= w->nodes; i++) {
         const struct node *node = &w->node[i];
@@ -139,10 +140,13 @@ static void check_switchover(void)
     }
     bool ready = false;
     int64_t term = w->node[from].keeper.term;
+    int64_t stopped = w->now;
     limit = w->now + bound_ms();
     while (!w->broken && (!heir() || w->node[heir()].keeper.term == term)) { /* it may follow itself if no other can */
-        if (heir() == from)
+        if (heir() == from) {
             ready = target && is_ready(target);
+            stopped = w->now;
+        }
         step();
         if (w->now > limit)
             w->broken = "a switchover was not carried out";
@@ -151,7 +155,7 @@ static void check_switchover(void)
         return;
     if (ready && heir() != target)
         w->broken = "a switchover went to another";
-    if (!target)
+    if (!target && w->now - stopped < w->database.throne.lease_ms * 95 / 100) /* else seniority may have yielded */
         check_eldest(heir());
 }
 

@@ -34,6 +34,8 @@ START_AGAIN = """
 """
 MUTATIONS = {
     "no wait after another server answers": [(CORE, "if (!view->home ||", "if (0 &&")],
+    "another server waited for as long as the lease in force only": [
+        (CORE, "identity_since_ms + view->wait_ms);", "identity_since_ms + view->lease_ms);")],
     "another server's wait not begun anew": [
         (CORE, "if (!self->observed || other_server || turned_back)", "if (!self->observed)")],
     "identity only the system's": [
@@ -43,14 +45,14 @@ MUTATIONS = {
     "new throne row trusted": [
         (DATABASE, ".lease_ms = caller->lease_ms};", ".lease_ms = caller->lease_ms, .identity = self->identity};")],
     "observation cut short": [
-        (CORE, "at_ms = most(at_ms, self->unchanged_since_ms + view->wait_ms);",
-         "at_ms = most(at_ms, self->unchanged_since_ms + view->wait_ms * 8 / 10);")],
+        (CORE, "at_ms = most(at_ms, self->unchanged_since_ms + view->lease_ms);",
+         "at_ms = most(at_ms, self->unchanged_since_ms + view->lease_ms * 8 / 10);")],
     "observation counted over a change of the tuple": [
         (CORE, "if (!self->observed || !same_throne(&seen->throne, &self->view.throne))",
          "if (!self->observed || seen->throne.heir != self->view.throne.heir)")],
     "deposed by a wall clock": [
-        (DATABASE, ".wait_ms = wait_ms(throne),",
-         ".wait_ms = self->now_ms - throne->renewed_at > wait_ms(throne) ? 0 : wait_ms(throne),")],
+        (DATABASE, ".lease_ms = throne->lease_ms,",
+         ".lease_ms = throne->lease_ms / (self->now_ms - throne->renewed_at > throne->lease_ms ? 1000 : 1),")],
     "accession without comparing the tuple": [(DATABASE, 'return "changed";', "(void)0;")],
     "no incarnation": [(NODES, "node->incarnation = ++w->incarnations;", "node->incarnation = 1;")],
     "throne vacated before the tree is dead": [

@@ -104,6 +104,15 @@ def test_a_silent_member_is_passed_over_and_told_as_lost_once(line, ago, events)
     assert not (bob.beat(), cleo.beat())[1]["eldest"]
 
 
+def test_a_lease_that_was_put_back_keeps_no_silent_member_in_the_line(line, ago, events):
+    ada, bob, cleo = line
+    assert ada.call("set_lease", "g", 600000) and ada.call("set_lease", "g", 6000)
+    ago("bob", 6500)
+    assert cleo.beat()["eldest"] and (cleo.view["accession_lease_ms"], cleo.view["wait_ms"]) == (6000, 600000)
+    ada.beat(ada.view["term"])
+    assert ("lost", "bob", "not seen for a lease") in events()
+
+
 def test_a_renewal_does_not_wait_for_a_locked_member(line, ago, database):
     ada, bob, cleo = line
     ago("bob", 9000)

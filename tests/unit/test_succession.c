@@ -141,6 +141,24 @@ static void silent_heir_is_deposed_after_a_lease_of_observation(void **state)
     assert_non_null(sent(&f, REQUEST_ACCEDE));
 }
 
+/* At home no term can have any lease but the one in force; on another server a lost one may have the longest. */
+static void a_lease_that_was_once_to_come_is_waited_for_on_another_server_only(void **state)
+{
+    for (int home = 0; home < 2; home++) {
+        struct fixture f = standby(1, home);
+        f.view.wait_ms = 30000;
+        tick(&f, 1000);
+        finish_request(&f, false);
+        for (int i = 1; i < (home ? 5 : 29); i++) {
+            tick(&f, 1000);
+            finish_request(&f, false);
+            assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+        }
+        tick(&f, 1001);
+        assert_non_null(sent(&f, REQUEST_ACCEDE));
+    }
+}
+
 static void every_beat_of_the_heir_starts_the_observation_anew(void **state)
 {
     struct fixture f = standby(1, true);
@@ -618,6 +636,7 @@ int main(void)
         cmocka_unit_test(vacant_throne_at_home_is_taken_at_once),
         cmocka_unit_test(vacant_throne_of_another_server_is_taken_after_a_lease),
         cmocka_unit_test(silent_heir_is_deposed_after_a_lease_of_observation),
+        cmocka_unit_test(a_lease_that_was_once_to_come_is_waited_for_on_another_server_only),
         cmocka_unit_test(every_beat_of_the_heir_starts_the_observation_anew),
         cmocka_unit_test(only_the_eldest_tries_but_seniority_yields),
         cmocka_unit_test(lease_counts_from_the_send),
