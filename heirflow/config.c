@@ -71,7 +71,7 @@ static bool copy_text(const char **place, const char *value, struct error *error
 {
     char *copy = strdup(value);
     if (!copy)
-        return error_set(error, EXIT_CODE_USAGE, "out of memory");
+        return error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
     free((void *)*place);
     *place = copy;
     return true;
@@ -139,7 +139,7 @@ static bool take_list(struct config *config, const struct config_key *key, json_
     json_t *item;
     const char **list = calloc(count + 1, sizeof *list);
     if (!list)
-        return error_set(error, EXIT_CODE_USAGE, "out of memory");
+        return error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
     json_array_foreach(wrapped, index, item)
     {
         const char *text = json_string_value(item);
@@ -290,18 +290,24 @@ static bool take_defaults(struct config *config, struct error *error)
     return true;
 }
 
+/* No such file, or none for this user, is a fault of the configuration. Anything else, such as ENFILE or EIO, may pass. */
+static enum exit_code judge_unreadable(int cause)
+{
+    return cause == ENOENT || cause == ENOTDIR || cause == EACCES || cause == EISDIR ? EXIT_CODE_USAGE : EXIT_CODE_NEGATIVE;
+}
+
 /* The whole of a file, zero-terminated. */
 static bool read_file(const char *path, char **ret_text, struct error *error)
 {
     cleanup_file FILE *file = fopen(path, "re");
     cleanup_free char *text = malloc(FILE_BYTES_MAX + 1);
     if (!file || !text)
-        return error_set(error, EXIT_CODE_USAGE, "cannot read %.300s: %s: name another file, or let this user read it",
-                         path, strerror(errno));
+        return error_set(error, judge_unreadable(errno),
+                         "cannot read %.300s: %s: name another file, or let this user read it", path, strerror(errno));
     errno = 0;
     size_t length = fread(text, 1, FILE_BYTES_MAX, file);
     if (ferror(file))
-        return error_set(error, EXIT_CODE_USAGE, "cannot read %s: %s", path, strerror(errno));
+        return error_set(error, judge_unreadable(errno), "cannot read %s: %s", path, strerror(errno));
     if (length == FILE_BYTES_MAX)
         return error_set(error, EXIT_CODE_USAGE, "cannot read %s: it is larger than 1 MiB", path);
     if (memchr(text, '\0', length))
@@ -554,7 +560,7 @@ bool config_load(const struct config_flags *flags, struct config **ret_config, s
 {
     struct config *config = calloc(1, sizeof *config);
     if (!config)
-        return error_set(error, EXIT_CODE_USAGE, "out of memory");
+        return error_set(error, EXIT_CODE_NEGATIVE, "out of memory");
     if (!load(config, flags, error)) {
         config_free(config);
         return false;

@@ -11,8 +11,8 @@ struct error {
 
 enum exit_code {
     EXIT_CODE_OK = 0,
-    EXIT_CODE_NEGATIVE = 1, /* a negative answer, e.g. `check` found a fault */
-    EXIT_CODE_USAGE = 2,    /* usage or configuration */
+    EXIT_CODE_NEGATIVE = 1, /* a negative answer, e.g. `check` found a fault; what may be otherwise at the next attempt */
+    EXIT_CODE_USAGE = 2,    /* usage or configuration: wrong until somebody changes it; systemd does not try again */
     EXIT_CODE_DATABASE = 3, /* database unreachable or refused */
     EXIT_CODE_BROKER = 4,
 };

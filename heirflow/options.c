@@ -69,7 +69,7 @@ const struct command commands[] = {
      .details = "The command after -- goes before \"scheduler.command\" of the configuration.\n"
                 "SIGTERM or SIGINT stops the scheduler, hands over and leaves; a second\n"
                 "SIGINT does so at once. SIGHUP reads the configuration again.",
-     .exit_codes = "0 left in peace, 1 gave up, 2 usage or configuration, 3 database",
+     .exit_codes = "0 left in peace, 1 cannot run on this node as it is, 2 usage or\nconfiguration, 3 database",
      .example = "heirflow run --group airflow-scheduler -- airflow scheduler",
      .run = run_wrapper},
     {.name = "status",

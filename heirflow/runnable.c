@@ -1,5 +1,6 @@
 /* Owns the look for what `heirflow run` needs on this node; as the scheduler's user, so in a child process. Prints nothing.
- */
+ * What is missing may be there in a moment, so it counts as EXIT_CODE_USAGE only where waiting cannot help: at boot a user
+ * database or a file system may come late. */
 #include "runnable.h"
 
 #include <errno.h>
@@ -31,9 +32,9 @@ static bool become(const struct config *config, const struct passwd *user, struc
 {
     if (user && geteuid() == 0 &&
         (initgroups(user->pw_name, user->pw_gid) != 0 || setgid(user->pw_gid) != 0 || setuid(user->pw_uid) != 0))
-        return error_set(error, EXIT_CODE_USAGE, "cannot become user \"%s\": %s", user->pw_name, strerror(errno));
+        return error_set(error, EXIT_CODE_NEGATIVE, "cannot become user \"%s\": %s", user->pw_name, strerror(errno));
     if (config->scheduler.directory && chdir(config->scheduler.directory) != 0)
-        return error_set(error, EXIT_CODE_USAGE, "\"scheduler.directory\" %s: %s%s%s", config->scheduler.directory,
+        return error_set(error, EXIT_CODE_NEGATIVE, "\"scheduler.directory\" %s: %s%s%s", config->scheduler.directory,
                          strerror(errno), user ? " for user " : "", user ? user->pw_name : "");
     return true;
 }
@@ -54,10 +55,10 @@ static bool look_up(const struct config *config, const char *name, const char *k
         if (executable(name))
             return true;
         if (access(name, F_OK) != 0)
-            return error_set(error, EXIT_CODE_USAGE, "command \"%s\": %s: correct \"%s\"", name, strerror(errno), key);
-        return error_set(error, EXIT_CODE_USAGE, "command \"%s\" is not an executable file%s%s: chmod +x it, or correct it",
-                         name, config->scheduler.user ? " for user " : "",
-                         config->scheduler.user ? config->scheduler.user : "");
+            return error_set(error, EXIT_CODE_NEGATIVE, "command \"%s\": %s: correct \"%s\"", name, strerror(errno), key);
+        return error_set(error, EXIT_CODE_NEGATIVE,
+                         "command \"%s\" is not an executable file%s%s: chmod +x it, or correct it", name,
+                         config->scheduler.user ? " for user " : "", config->scheduler.user ? config->scheduler.user : "");
     }
     for (const char *entry = path;; entry += strcspn(entry, ":") + 1) {
         int length = (int)strcspn(entry, ":");
@@ -67,7 +68,7 @@ static bool look_up(const struct config *config, const char *name, const char *k
         if (!entry[length])
             break;
     }
-    return error_set(error, EXIT_CODE_USAGE,
+    return error_set(error, EXIT_CODE_NEGATIVE,
                      "command \"%s\" is not found along PATH=%.300s: install it, or name it by its absolute path", name,
                      path);
 }
@@ -86,7 +87,7 @@ static bool find_user(const struct config *config, struct passwd **ret_user, str
         return true;
     *ret_user = getpwnam(name);
     if (!*ret_user)
-        return error_set(error, EXIT_CODE_USAGE, "\"scheduler.user\": there is no user \"%s\" on this node", name);
+        return error_set(error, EXIT_CODE_NEGATIVE, "\"scheduler.user\": there is no user \"%s\" on this node", name);
     if (geteuid() != 0 && (*ret_user)->pw_uid != geteuid())
         return error_set(
             error, EXIT_CODE_USAGE,
@@ -138,7 +139,7 @@ bool runnable_find(const struct config *config, const char **command, const char
     if (!find_user(config, &user, error))
         return false;
     if (pipe2(ends, O_CLOEXEC) != 0)
-        return error_set(error, EXIT_CODE_USAGE, "pipe: %s", strerror(errno));
+        return error_set(error, EXIT_CODE_NEGATIVE, "pipe: %s", strerror(errno));
     (void)fflush(NULL); /* or the child would print what is buffered once more */
     pid_t parent = getpid(), child = fork_blocked();
     if (child == 0) {
@@ -157,7 +158,7 @@ bool runnable_find(const struct config *config, const char **command, const char
     if (child > 0)
         (void)waitpid(child, NULL, 0); /* what it found is in the pipe */
     if (length != sizeof finding)
-        return error_set(error, EXIT_CODE_USAGE,
+        return error_set(error, EXIT_CODE_NEGATIVE,
                          "the look-up of command \"%s\" was killed, or not over within %d s: does its directory hang, or "
                          "the look-up of users? Try again",
                          command[0], LOOK_UP_S);

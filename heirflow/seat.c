@@ -162,14 +162,14 @@ static bool open_lock(const char *run_directory, const char *group, struct seat 
         return error_set(error, EXIT_CODE_USAGE, "run_directory is too long; choose a shorter one");
     if (mkdir(run_directory, 0755) < 0 && errno != EEXIST)
         return error_set(
-            error, EXIT_CODE_USAGE,
+            error, EXIT_CODE_NEGATIVE,
             "run directory %s cannot be created: %s; create it for this user, or set run_directory to one that can be "
             "written",
             run_directory, strerror(errno));
     seat->lock_fd = open(seat->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (seat->lock_fd < 0)
         return error_set(
-            error, EXIT_CODE_USAGE,
+            error, EXIT_CODE_NEGATIVE,
             "%s cannot be opened: %s; make the run directory writable for this user, or set run_directory to another",
             seat->path, strerror(errno));
     return true;
@@ -191,7 +191,7 @@ static bool may_wait(const struct seat *seat, const char *run_directory, const c
     find_place(seat->lock_fd, &place);
     bool known = read_content(seat->lock_fd, &content) && same_place(&content.place, &place);
     if (known && started(content.pid) == content.pid_started)
-        return error_set(error, EXIT_CODE_USAGE,
+        return error_set(error, EXIT_CODE_NEGATIVE,
                          "another heirflow wrapper (pid %d) of group %s runs with run directory %s; give each its own "
                          "run_directory",
                          content.pid, group, run_directory);
@@ -217,7 +217,7 @@ static bool lock(const char *run_directory, const char *group, int64_t wait_ms, 
             continue;
         }
         if (errno != EWOULDBLOCK && errno != EINTR)
-            return error_set(error, EXIT_CODE_USAGE, "%s cannot be locked: %s; put run_directory on a local file system",
+            return error_set(error, EXIT_CODE_NEGATIVE, "%s cannot be locked: %s; put run_directory on a local file system",
                              seat->path, strerror(errno));
         bool late = clock_now_ms() >= until_ms;
         if (!may_wait(seat, run_directory, group, error) || late)

@@ -140,6 +140,18 @@ def test_wrong_configuration_is_not_tried_again(world):
     assert f"/etc/heirflow/{GROUP}.json, line 2: \"lease_ms\" must be a whole number" in ada.journal(UNIT)
 
 
+def test_a_user_that_comes_late_is_waited_for(world):
+    """As one of a directory service that is not up yet when the machine boots."""
+    ada = world.machine("ada", scheduler={"user": "late"})
+    world.start_postgres()
+    ada.wait_until_up()
+    ada("systemctl", "start", UNIT, check=None)
+    wait_for(lambda: int(ada.show(UNIT, "NRestarts")) >= 2, 30, lambda: ada.journal(UNIT), 0.1)
+    assert "there is no user \"late\" on this node" in ada.journal(UNIT)
+    ada("useradd", "late")
+    world.until_runs("ada")
+
+
 def test_sandbox(world):
     """Locked up, and still able to run a scheduler as another user, alone in its namespaces."""
     ada = world.machine("ada", scheduler={"user": "games", "environment": {"GREETING": "hello"}}, http={"listen": ""})

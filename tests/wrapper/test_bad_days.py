@@ -102,7 +102,7 @@ def test_command_that_cannot_run_is_refused_at_the_start(wrapper, database, fold
     plain.write_text("not executable")
     for command, word in ((["/nowhere/at/all"], "No such file"), ([str(plain)], "not an executable file")):
         ada = wrapper("ada", database=database, command=command)
-        assert ada.wait(10) == 2
+        assert ada.wait(10) == 1
         assert word in ada.log()
 
 

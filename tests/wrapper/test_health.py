@@ -194,7 +194,7 @@ def test_a_health_command_that_does_not_exist_is_refused_at_the_start(command, d
     path = folder / "heirflow.json"
     path.write_text(json.dumps({"run_directory": str(folder / "run"),
                                 "scheduler": {"command": ["sleep", "1"], "health": {"command": ["no-such-probe"]}}}))
-    started = command("run", "--config", str(path), database=database, expect=2)
+    started = command("run", "--config", str(path), database=database, expect=1)
     assert '"scheduler.health.command"' in started.stderr and '"no-such-probe" is not found along PATH' in started.stderr
     lines = command("check", "--config", str(path), database=database, expect=1).stdout.splitlines()
     assert [line for line in lines if line.startswith('BAD health command: command "no-such-probe"')]
