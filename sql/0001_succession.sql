@@ -182,7 +182,9 @@ language plpgsql volatile as $$
 declare
     v_sequence bigint;
 begin
-    update news_counter set last = last + 1 where group_name = p_group returning last into v_sequence;
+    -- founds it too: after a failover that lost the group, its members may have something to tell before they register
+    insert into news_counter as c (group_name, last) values (p_group, 1)
+        on conflict (group_name) do update set last = c.last + 1 returning last into v_sequence;
     -- only under the counter's lock is it certain whether a repeated request has told this already
     if p_id is not null and exists (select from news where id = p_id) then
         update news_counter set last = last - 1 where group_name = p_group;

@@ -84,6 +84,21 @@ def test_a_group_that_a_failover_lost_is_founded_again(member, database):
     assert ada.register()["known"]
 
 
+@pytest.mark.parametrize("call", ["heartbeat", "abdicate"])
+def test_news_of_a_group_that_is_gone_stand_in_nobodys_way(member, database, events, call):
+    ada = member("ada")
+    ada.accede()
+    database.query("truncate throne, roster, terms, news, news_counter, relay")
+    news = [{"event": "fenced", "id": str(uuid.uuid4()), "term": 1, "reason": "deposed"}]
+    if call == "heartbeat":
+        assert ada.beat(term=1, news=news)["known"] is False
+    else:
+        assert ada.call("abdicate", "g", ada.member_id, ada.incarnation, 1, "deposed", "ada", news) == {"held": False}
+    ada.register()
+    assert ada.accede()["acceded"]
+    assert [event for event, *_ in events()] == ["fenced", "registered", "acceded"]
+
+
 def test_an_ineligible_member_is_passed_over(line, ago):
     ada, bob, cleo = line
     ada.beat(eligible=True)

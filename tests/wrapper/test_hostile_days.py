@@ -51,6 +51,16 @@ def test_throne_row_deleted(wrapper, witness, database):
     assert not witness.overlaps()
 
 
+def test_all_rows_of_a_group_gone_while_its_only_member_has_news(wrapper, witness, database):
+    ada = wrapper("ada", database=database, command=witness.command(), lease_ms=2000)
+    wait_until_runs(witness, "ada")
+    database.query("truncate throne, roster, terms, news, news_counter, relay")
+    ada.wait_for_event("fenced")
+    wait_for(lambda: len(witness.runs()) == 2, 30, "a scheduler again")
+    wait_for(lambda: database.query("select 1 from news where event = 'fenced'"), 10, "what it had to tell")
+    assert not witness.overlaps()
+
+
 def test_a_lease_that_fits_nobody_stops_nobody(wrapper, witness, database):
     members = {}
     for node in ("ada", "bert"):
