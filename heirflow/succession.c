@@ -306,6 +306,14 @@ static bool ran_long(const struct succession *self, int64_t now_ms)
     return self->running && now_ms - self->started_ms >= window_ms(self);
 }
 
+/* Out of the others' way for a while, because a term was of no use, through nobody's fault. */
+static void step_back(struct succession *self, int64_t now_ms)
+{
+    int64_t base_ms = least(group_lease_ms(self), COOLING_MOST_MS);
+    self->cooling_until_ms = most(self->cooling_until_ms, now_ms + base_ms);
+}
+
+/* The scheduler, or what has to come before it, has failed here: longer each time. */
 static void cool_off(struct succession *self, int64_t now_ms)
 {
     int64_t base_ms = least(group_lease_ms(self), COOLING_MOST_MS);
@@ -364,10 +372,10 @@ static void leave_or_exit(struct succession *self, struct orders *orders)
 
 /* ---- replies ---- */
 
-/* Rule 9, and out of the others' way for a while. */
+/* Rule 9. */
 static void give_back(struct succession *self, const char *reason, int64_t now_ms, struct orders *orders)
 {
-    cool_off(self, now_ms);
+    step_back(self, now_ms);
     close_term(self, reason, orders);
 }
 
@@ -417,12 +425,14 @@ static void on_prepared(struct succession *self, const struct event *event, stru
     if (!self->preparing)
         return;
     self->preparing = false;
-    if (event->reason)
+    if (event->reason) {
+        cool_off(self, event->now_ms);
         give_back(self, event->reason, event->now_ms, orders);
-    else if (event->now_ms >= term_at_ms(self)) /* rule 3 */
+    } else if (event->now_ms >= term_at_ms(self)) { /* rule 3 */
         give_back(self, "lease not renewed", event->now_ms, orders);
-    else
+    } else {
         start_scheduler(self, orders);
+    }
 }
 
 static void accept_registration(struct succession *self, const struct event *event, struct orders *orders)
@@ -596,7 +606,9 @@ static void on_tree_dead(struct succession *self, const struct event *event, str
     self->tree = self->running = self->unhealthy = self->killing = false;
     switch (self->state) {
     case SUCCESSION_HEIR:
-        if (!ran) /* a keeper that cannot even start one would only spin */
+        if (!ran && event->reason)
+            step_back(self, now_ms);
+        else if (!ran) /* a keeper that cannot even start one would only spin */
             cool_off(self, now_ms);
         tell(self, orders, event->reason ? "fenced" : "scheduler-exited", event->reason ? event->reason : "keeper died");
         close_term(self, event->reason ? event->reason : "keeper died", orders);

@@ -92,7 +92,8 @@ MUTATIONS = {
     "a second lease to come forgets the first": [(DATABASE, "if (lease_ms > self->throne.longest_lease_ms)", "if (1)")],
     "scheduler started before its predecessors are fenced": [
         (CORE, "    self->preparing = event->fence || event->inherit;\n    if (!self->preparing) {", "    if (1) {")],
-    "a fence that failed is no obstacle": [(CORE, "    if (event->reason)\n        give_back", "    if (0)\n        give_back")],
+    "a fence that failed is no obstacle": [
+        (CORE, "    if (event->reason) {\n        cool_off", "    if (0) {\n        cool_off")],
     "inheritance not waited for": [(CORE, "event->fence || event->inherit;", "event->fence;")],
     "gate kept by its first holder": [
         (DATABASE, "self->gate = caller->seat;", "self->gate = self->gate ? self->gate : caller->seat;")],

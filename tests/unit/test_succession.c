@@ -262,6 +262,32 @@ static void late_answer_to_an_accession_is_given_back(void **state)
     assert_non_null(succession_why_ineligible(&f.succession, f.now_ms));
 }
 
+/* Both nodes would sit out minutes after each incident, although no scheduler has failed. */
+static void a_slow_database_makes_nobody_wait_longer_each_time(void **state)
+{
+    struct fixture f = standby(0, true);
+    for (int i = 0; i < 5; i++) {
+        assert_non_null(sent(&f, REQUEST_ACCEDE));
+        f.view.throne.heir = 2;
+        strcpy(f.view.throne.incarnation, "mine");
+        f.view.throne.term++;
+        f.now_ms += 2401;
+        reply(&f, true);
+        f.view.throne.heir = 0;
+        strcpy(f.view.throne.incarnation, "");
+        step(&f, (struct event){.type = EVENT_REPLY, .number = f.succession.number, .granted = true});
+        reply(&f, true);
+        assert_int_equal(f.succession.state, SUCCESSION_STANDBY);
+        for (int s = 1; s < 6; s++) {
+            tick(&f, 1000);
+            finish_request(&f, false);
+            assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+        }
+        tick(&f, 1000);
+        assert_null(succession_why_ineligible(&f.succession, f.now_ms));
+    }
+}
+
 /* An heir whose accession says that other schedulers have sessions to be ended. */
 static struct fixture fencing_heir(void)
 {
@@ -346,6 +372,7 @@ static void who_cannot_fence_gives_the_term_back(void **state)
     assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 8);
     assert_string_equal(sent(&f, REQUEST_ABDICATE)->reason, "1 sessions do not end");
     assert_string_equal(succession_why_ineligible(&f.succession, f.now_ms), "cooling off");
+    assert_int_equal(f.succession.cooling_ms, 6000);  /* twice that the next time */
     step(&f, (struct event){.type = EVENT_PREPARED}); /* rule 8: too late */
     assert_null(find(&f, ORDER_START_SCHEDULER));
 }
@@ -392,6 +419,7 @@ static void who_lacks_what_an_heir_needs_lets_others_try(void **state)
 static void held_but_not_running_is_given_back(void **state)
 {
     struct fixture f = standby(1, true);
+    int64_t cooling_until_ms = f.succession.cooling_until_ms = f.now_ms + 60000; /* for what went before */
     tick(&f, 1000);
     f.view.throne.heir = 2;
     strcpy(f.view.throne.incarnation, "mine");
@@ -399,6 +427,7 @@ static void held_but_not_running_is_given_back(void **state)
     reply(&f, false);
     assert_non_null(sent(&f, REQUEST_ABDICATE));
     assert_int_equal(sent(&f, REQUEST_ABDICATE)->term, 9);
+    assert_int_equal(f.succession.cooling_until_ms, cooling_until_ms);
 }
 
 static void replies_to_forgotten_requests_are_void(void **state)
@@ -644,6 +673,7 @@ int main(void)
         cmocka_unit_test(unrenewed_lease_fences_within_itself),
         cmocka_unit_test(abdication_is_repeated_until_answered_then_end_of_the_line),
         cmocka_unit_test(late_answer_to_an_accession_is_given_back),
+        cmocka_unit_test(a_slow_database_makes_nobody_wait_longer_each_time),
         cmocka_unit_test(scheduler_starts_once_the_others_are_fenced),
         cmocka_unit_test(scheduler_starts_once_the_heir_has_inherited),
         cmocka_unit_test(too_little_lease_is_left_after_inheriting),
