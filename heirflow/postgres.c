@@ -51,6 +51,7 @@ struct postgres {
     int64_t timeout_ms;
     bool announce; /* on_disconnected is due after the pending callback */
     char warning[256];
+    bool vacuum_told;   /* to on_vacuum_due */
     char farewell[256]; /* what the server said on ending the connection */
 };
 
@@ -75,6 +76,25 @@ static void on_handle_closed(uv_handle_t *handle)
         on_closed(data);
 }
 
+/* Within 40 million transaction ids of the end each transaction that gets one is warned. It says nothing of that
+ * transaction, and has the SQLSTATE of warnings in general. */
+static bool tells_of_vacuum(const PGresult *result)
+{
+    const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    return function && (strcmp(function, "GetNewTransactionId") == 0 || strcmp(function, "GetNewMultiXactId") == 0);
+}
+
+static void on_warning(struct postgres *self, const PGresult *result, const char *text)
+{
+    if (!tells_of_vacuum(result)) {
+        if (!self->warning[0])
+            (void)snprintf(self->warning, sizeof self->warning, "%s", text);
+    } else if (!self->vacuum_told && self->settings.on_vacuum_due) {
+        self->vacuum_told = true;
+        self->settings.on_vacuum_due(self->settings.data, text);
+    }
+}
+
 static void on_notice(void *data, const PGresult *result)
 {
     struct postgres *self = data;
@@ -82,8 +102,8 @@ static void on_notice(void *data, const PGresult *result)
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     if (!severity || !text)
         return;
-    if (strcmp(severity, "WARNING") == 0 && !self->warning[0])
-        (void)snprintf(self->warning, sizeof self->warning, "%s", text);
+    if (strcmp(severity, "WARNING") == 0)
+        on_warning(self, result, text);
     else if (complaint_is_fatal(result)) /* to an idle session it comes as a notice */
         (void)snprintf(self->farewell, sizeof self->farewell, "%s", text);
 }
@@ -266,6 +286,7 @@ static void begin_round(struct postgres *self)
     self->causes_may_pass = false;
     self->hosts_left = self->hosts.count;
     self->warning[0] = self->farewell[0] = 0;
+    self->vacuum_told = false;
     hosts_look_up(&self->hosts);
     next_host(self);
 }

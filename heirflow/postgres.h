@@ -26,6 +26,8 @@ struct postgres_settings {
      * now; a pending query's callback has run before. Reconnecting is the owner's decision: postgres_connect again. */
     void (*on_disconnected)(void *data, const struct error *error);
     void (*on_notify)(void *data, const char *payload);
+    /* NULL, or: the server warned that its transaction ids run out, at most once a connection. Must call nothing here. */
+    void (*on_vacuum_due)(void *data, const char *text);
     void *data;
 };
 
@@ -43,7 +45,7 @@ void postgres_connect(struct postgres *self);
 void postgres_give_up(struct postgres *self);
 
 /* Reply: `result` is borrowed and only valid during the call; NULL on failure. `warning` is the text of the first WARNING
- * the server sent during the statement, or NULL. */
+ * the server sent during the statement, that a VACUUM is due aside, or NULL. */
 typedef void postgres_reply_cb(void *data, const PGresult *result, const char *warning, const struct error *error);
 
 /* Sends one parameterised statement (text format; NULL for SQL null); without parameters it may be several statements, run

@@ -403,6 +403,12 @@ static void on_disconnected(void *data, const struct error *error)
     reconnect_later(self);
 }
 
+static void on_vacuum_due(void *data, const char *text)
+{
+    (void)data;
+    log_event(LOG_WARN, "vacuum-due", "{s:s}", "reason", text);
+}
+
 static void on_notify(void *data, const char *payload)
 {
     struct wrapper *self = data;
@@ -582,6 +588,7 @@ static bool create_postgres(struct wrapper *self, struct error *error)
         .on_connected = on_connected,
         .on_disconnected = on_disconnected,
         .on_notify = on_notify,
+        .on_vacuum_due = on_vacuum_due,
         .data = self,
     };
     self->postgres = postgres_create(&self->loop, &settings, error);

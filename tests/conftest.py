@@ -187,6 +187,28 @@ def own_postgres(folder, postgres_template):
     server.remove()
 
 
+@pytest.fixture
+def worn_postgres(own_postgres):
+    """A server that warns with every transaction that writes: its transaction ids run out, and nothing can be frozen."""
+    server, reset = own_postgres, own_postgres.program("pg_resetwal")
+    if pathlib.Path(reset).parent != pathlib.Path(server.program("postgres")).parent:
+        pytest.skip("NOT TESTED: there is no pg_resetwal of this version")
+    server.settings = server.settings | {"wal_level": "logical"}
+    server.restart()
+    server.psql("select pg_create_logical_replication_slot('holds_up_every_vacuum', 'pgoutput')")
+    oldest = server.psql("select min(datfrozenxid::text::bigint) from pg_database")[0][0]
+    server.stop()
+    latest = oldest + 2 ** 31 - 1 - 8_000_000  # warnings begin 40 million before the end, 11 million up to version 13
+    segment = server.data / "pg_xact" / f"{latest >> 20:04X}"
+    segment.write_bytes(bytes(1 << 18))
+    shutil.chown(segment, server.data.owner(), server.data.group())
+    subprocess.run(servers.as_user("postgres", [reset, f"--next-transaction-id={latest}", f"--pgdata={server.data}"]),
+                   check=True, stdout=subprocess.DEVNULL, cwd="/")
+    server.start()
+    server.psql("vacuum pg_largeobject")  # up to version 13 only a vacuum finds out how near the end is
+    return server
+
+
 class Database:
     def __init__(self, server, name):
         self.server, self.name, self.dsn = server, name, server.dsn(name)
@@ -254,6 +276,13 @@ def empty_database(postgres):
 def own_database(own_postgres, heirflow):
     """A fresh database with the schema on a server of the test's own: own_database.server."""
     made = new_database(own_postgres)
+    migrate(heirflow, made)
+    return made
+
+
+@pytest.fixture
+def worn_database(worn_postgres, heirflow):
+    made = new_database(worn_postgres)
     migrate(heirflow, made)
     return made
 

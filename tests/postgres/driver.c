@@ -104,6 +104,11 @@ static void on_notify(void *data, const char *payload)
     happened("notify");
 }
 
+static void on_vacuum_due(void *data, const char *text)
+{
+    say("vacuum-due", text);
+}
+
 static void say_result(const PGresult *result, const char *warning)
 {
     const char *value = PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "";
@@ -243,6 +248,7 @@ int main(int argc, char **argv)
         .on_connected = on_connected,
         .on_disconnected = on_disconnected,
         .on_notify = on_notify,
+        .on_vacuum_due = on_vacuum_due,
     };
     postgres = postgres_create(loop, &settings, &error);
     if (!postgres) {

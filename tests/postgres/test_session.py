@@ -39,6 +39,28 @@ def test_first_warning_is_told_and_notices_are_not(connected):
     assert "warning" not in connected.send("query 5000 select 1").expect("reply")
 
 
+def test_a_vacuum_that_is_due_is_told_once_a_connection_and_hides_no_warning(worn_postgres, driver):
+    it = driver(worn_postgres.dsn()).send("connect")
+    it.expect("connected")
+    it.send("query 5000 create table public.first ()").expect('vacuum-due database "')
+    assert it.expect("reply").endswith("length=0")
+    it.send("query 5000 create table public.second ()")
+    assert it.expect("reply").endswith("length=0")
+    worn_postgres.psql("alter system set synchronous_standby_names = 'nobody_there'")
+    worn_postgres.reload()
+    pid = backend(it)
+    cancel = "select pg_cancel_backend(pid) from pg_stat_activity where pid = %s and wait_event = 'SyncRep'"
+
+    def cancelled():
+        it.send("query 60000 insert into public.first default values")
+        wait_for(lambda: not it.lines.empty() or worn_postgres.psql(cancel, pid))
+        return "warning=canceling wait for synchronous replication" in it.expect("reply")
+    wait_for(cancelled)  # once the server has heard of its standby
+    it.send("drop", "connect").expect("connected")
+    it.send("query 5000 set synchronous_commit to local; create table public.third ()").expect('vacuum-due database "')
+    it.expect("reply")
+
+
 def test_a_big_value_both_ways(connected):
     assert connected.send("value 10000 5000000").expect("reply").endswith("length=5000000")
 

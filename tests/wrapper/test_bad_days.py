@@ -25,6 +25,20 @@ def test_database_down_at_the_start_is_said_once_and_waited_for(wrapper, witness
     assert "refused" in said[0]
 
 
+def test_transaction_ids_that_run_out_stop_no_scheduler(wrapper, witness, worn_database):
+    ada = wrapper("ada", database=worn_database, command=witness.command())
+    wait_until_runs(witness, "ada")
+    beat = worn_database.value("select beat from throne")
+    wait_for(lambda: worn_database.value("select beat from throne") >= beat + 10, 20, lambda: "renewals\n" + ada.log())
+    assert len(witness.runs()) == 1 and "database-refused" not in ada.events() and "fenced" not in ada.events()
+    said, = reasons(ada, "vacuum-due")
+    assert "must be vacuumed within" in said
+    ours = worn_database.connect()
+    ours.cursor().execute("create table ours ()")
+    assert "must be vacuumed within" in ours.notices[0], "each renewal was warned"
+    ours.close()
+
+
 def test_slow_stop_is_waited_for(wrapper, witness, database):
     command = ["sh", "-c", "trap 'while [ ! -e %s/go ]; do :; done; exit 0' TERM; " % witness.folder.parent
                + " ".join(witness.command()) + " & while :; do wait; done"]
