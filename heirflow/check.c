@@ -17,6 +17,7 @@
 #include "cleanup.h"
 #include "errand.h"
 #include "hook.h"
+#include "hosts.h"
 #include "keeper.h"
 #include "migrate.h"
 #include "postgres.h"
@@ -503,43 +504,48 @@ static const char *option_of(const PQconninfoOption *options, const char *keywor
     return options->val ? options->val : "";
 }
 
-/* The connection string for its n-th host alone. */
-static char *conninfo_of(const PQconninfoOption *options, int n)
+static void put_option(FILE *stream, const char *keyword, const char *value)
 {
-    char *text = NULL;
+    fprintf(stream, "%s='", keyword);
+    for (; *value; value++) {
+        if (*value == '\'' || *value == '\\')
+            fputc('\\', stream);
+        fputc(*value, stream);
+    }
+    fputs("' ", stream);
+}
+
+/* The connection string for the n-th of all hosts alone, which may come from its service or from the environment. */
+static char *conninfo_of(const PQconninfoOption *options, const PQconninfoOption *all, int n)
+{
+    static const char *const lists[] = {"host", "hostaddr", "port"};
+    char *text = NULL, item[512];
     size_t size = 0;
     FILE *stream = open_memstream(&text, &size);
     for (; stream && options->keyword; options++) {
-        char item[512];
-        const char *value = options->val, *word = options->keyword;
-        if (!value || strcmp(word, "target_session_attrs") == 0)
-            continue;
-        if (strcmp(word, "host") == 0 || strcmp(word, "hostaddr") == 0 || strcmp(word, "port") == 0) {
-            item_of(value, n, item, sizeof item);
-            value = item;
-        }
-        fprintf(stream, "%s='", word);
-        for (; *value; value++) {
-            if (*value == '\'' || *value == '\\')
-                fputc('\\', stream);
-            fputc(*value, stream);
-        }
-        fputs("' ", stream);
+        if (options->val && strcmp(options->keyword, "target_session_attrs") != 0)
+            put_option(stream, options->keyword, options->val);
+    }
+    for (size_t i = 0; stream && i < sizeof lists / sizeof *lists; i++) {
+        item_of(option_of(all, lists[i]), n, item, sizeof item);
+        if (*item)
+            put_option(stream, lists[i], item); /* the last of a keyword counts */
     }
     if (stream)
         (void)fclose(stream);
     return text;
 }
 
-static void check_hosts(struct findings *findings, const struct config *config, const PQconninfoOption *options)
+static void check_hosts(struct findings *findings, const struct config *config, const PQconninfoOption *options,
+                        const PQconninfoOption *all)
 {
-    const char *hosts = *option_of(options, "host") ? option_of(options, "host") : option_of(options, "hostaddr");
+    const char *hosts = *option_of(all, "host") ? option_of(all, "host") : option_of(all, "hostaddr");
     int count = count_items(hosts);
     for (int i = 0; i < count; i++) {
         char host[256], port[32], what[320];
-        cleanup_free char *conninfo = conninfo_of(options, i);
+        cleanup_free char *conninfo = conninfo_of(options, all, i);
         item_of(hosts, i, host, sizeof host);
-        item_of(option_of(options, "port"), i, port, sizeof port);
+        item_of(option_of(all, "port"), i, port, sizeof port);
         (void)snprintf(what, sizeof what, "database %s%s%s", *host ? host : "here", *port ? " port " : "", port);
         if (conninfo)
             check_host(findings, config, conninfo, what, count);
@@ -553,10 +559,15 @@ static void check_hosts(struct findings *findings, const struct config *config, 
 
 static void check_database(struct findings *findings, const struct config *config)
 {
-    PQconninfoOption *options = PQconninfoParse(config->postgres, NULL);
-    if (options) /* config_load has refused what cannot be parsed */
-        check_hosts(findings, config, options);
+    struct error error;
+    PQconninfoOption *options = PQconninfoParse(config->postgres, NULL); /* config_load has refused what it cannot parse */
+    PQconninfoOption *all = hosts_read(config->postgres, &error);
+    if (options && all)
+        check_hosts(findings, config, options, all);
+    else
+        report(findings, false, "database", "%s", all ? "out of memory" : error.text);
     PQconninfoFree(options);
+    PQconninfoFree(all);
 }
 
 /* ---- the brokers */

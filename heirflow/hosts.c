@@ -179,24 +179,42 @@ void host_describe(const struct host *self, const char *address, char *ret_text,
 
 /* ---- the connection string */
 
-const char *hosts_option(const struct hosts *self, const char *keyword)
+static const char *value_of(const PQconninfoOption *options, const char *keyword)
 {
-    for (const PQconninfoOption *option = self->options; option && option->keyword; option++) {
+    for (const PQconninfoOption *option = options; option && option->keyword; option++) {
         if (strcmp(option->keyword, keyword) == 0)
             return option->val;
     }
     return NULL;
 }
 
-/* As libpq would see it: connection string, else service and environment. */
-static char *effective(const struct hosts *self, const PQconninfoOption *defaults, const char *keyword)
+/* Empty is the same as none. */
+static const char *list_of(const PQconninfoOption *options, const char *keyword)
 {
-    const char *value = hosts_option(self, keyword);
-    for (const PQconninfoOption *option = defaults; !value && option && option->keyword; option++) {
-        if (strcmp(option->keyword, keyword) == 0)
-            value = option->val;
+    const char *list = value_of(options, keyword);
+    return list && *list ? list : NULL;
+}
+
+const char *hosts_option(const struct hosts *self, const char *keyword)
+{
+    return value_of(self->options, keyword);
+}
+
+/* libpq tells what a service's file says of a connection only. This one ends at its sslmode, before anything is sent, and
+ * its password keeps libpq from the password file. */
+PQconninfoOption *hosts_read(const char *conninfo, struct error *error)
+{
+    static const char *const keywords[] = {"dbname", "password", "sslmode", NULL};
+    const char *const values[] = {conninfo, "-", "-", NULL};
+    PGconn *conn = PQconnectStartParams(keywords, values, 1);
+    PQconninfoOption *options = PQconninfo(conn);
+    if (!value_of(options, "port")) { /* has a default */
+        (void)error_set_retryable(error, EXIT_CODE_DATABASE, "postgres: %s", conn ? PQerrorMessage(conn) : "out of memory");
+        PQconninfoFree(options);
+        options = NULL;
     }
-    return value && *value ? strdup(value) : NULL;
+    PQfinish(conn);
+    return options;
 }
 
 static int list_length(const char *list)
@@ -310,14 +328,11 @@ bool hosts_init(struct hosts *self, uv_loop_t *loop, const char *conninfo,
     self->data = data;
     if (!read_options(self, conninfo, error))
         return false;
-    /* with service=, what the service's file says is for libpq to find; it comes before the environment */
-    PQconninfoOption *defaults = hosts_option(self, "service") ? NULL : PQconndefaults();
-    cleanup_free char *names = effective(self, defaults, "host");
-    cleanup_free char *addresses = effective(self, defaults, "hostaddr");
-    cleanup_free char *ports = effective(self, defaults, "port");
-    cleanup_free char *wanted = effective(self, defaults, "target_session_attrs");
-    PQconninfoFree(defaults);
-    return check_session_attributes(wanted, error) && split(self, names, addresses, ports, error);
+    PQconninfoOption *all = hosts_read(conninfo, error);
+    bool fine = all && check_session_attributes(list_of(all, "target_session_attrs"), error) &&
+                split(self, list_of(all, "host"), list_of(all, "hostaddr"), list_of(all, "port"), error);
+    PQconninfoFree(all);
+    return fine;
 }
 
 void hosts_look_up(struct hosts *self)

@@ -28,6 +28,10 @@ struct hosts {
     void *data;
 };
 
+/* What libpq makes of connection string, service file and environment; only password and sslmode are not theirs. For
+ * PQconninfoFree; NULL, for instance, if the service is not in its file. */
+PQconninfoOption *hosts_read(const char *conninfo, struct error *error);
+
 /* `self` is zeroed. on_resolved runs on the loop after each look-up, also a late or failed one. The error never contains a
  * password. */
 bool hosts_init(struct hosts *self, uv_loop_t *loop, const char *conninfo,

@@ -136,6 +136,16 @@ def test_two_servers_that_accept_writes(check, database, own_database):
     assert lines == ["BAD database: 2 different servers accept writes - only one may: end all but the primary"]
 
 
+def test_every_host_of_a_service(check, database, folder):
+    ports = f"1,{database.server.port}"
+    (folder / "services").write_text(f"[here]\nhost=127.0.0.1,localhost\nport={ports}\nuser=postgres\ndbname={database.name}\n")
+    lines = check({"postgres": "service=here"}, PGSERVICEFILE=str(folder / "services"))
+    assert [line.split(":")[0] for line in bad(lines)] == ["BAD database 127.0.0.1 port 1"]
+    assert any(line.startswith(f"OK  database localhost port {database.server.port}: primary") for line in lines)
+    lines = bad(check({"postgres": "service=there"}, PGSERVICEFILE=str(folder / "services")))
+    assert lines == ['BAD database: postgres: definition of service "there" not found']
+
+
 def test_one_server_by_two_names(check, database):
     port = database.server.port
     assert bad(check({"postgres": f"host=127.0.0.1,localhost port={port} user=postgres dbname={database.name}"})) == []

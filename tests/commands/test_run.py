@@ -74,6 +74,18 @@ def test_a_read_only_standby_is_told(wrapper, own_postgres):
     assert member.process.poll() is None
 
 
+def test_the_primary_among_the_hosts_of_a_service(wrapper, database, own_postgres, folder):
+    own_postgres.psql(f"create database {database.name}")
+    own_postgres.stop()
+    (own_postgres.data / "standby.signal").touch()
+    own_postgres.start()
+    (folder / "services").write_text(f"[here]\nhost=127.0.0.1,127.0.0.1\nport={own_postgres.port},{database.server.port}\n"
+                                     f"user=postgres\ndbname={database.name}\n")
+    member = wrapper(database="service=here", environment={"PGSERVICEFILE": str(folder / "services")})
+    member.wait_for_event("scheduler-started")
+    assert database.value("select count(*) from roster") == 1
+
+
 def test_two_wrappers_of_one_group_with_one_run_directory(wrapper, command, database):
     first = wrapper(database=database)
     first.wait_for_event("standby")

@@ -59,10 +59,36 @@ def test_uri_with_several_hosts(driver, postgres):
     it.expect("connected")
 
 
-def test_service_is_left_to_libpq(driver, postgres, folder):
-    (folder / "services").write_text(f"[here]\nhost=localhost\nport={postgres.port}\nuser=postgres\ndbname=postgres\n")
-    it = driver("service=here", PGSERVICEFILE=str(folder / "services")).send("connect")
+@pytest.fixture
+def service(folder):
+    """service(port=5432, ...) writes the service "here" and returns the environment to find it in."""
+    def write(**options):
+        (folder / "services").write_text("[here]\n" + "".join(f"{key}={value}\n" for key, value in options.items()))
+        return {"PGSERVICEFILE": str(folder / "services")}
+    return write
+
+
+def test_service(driver, postgres, service):
+    found = service(host="localhost", port=postgres.port, user="postgres", dbname="template1", application_name="theirs")
+    it = driver("service=here dbname=postgres", **found).send("connect")
     it.expect("connected")
+    assert it.ask("select current_database()") == "postgres", "the connection string goes before the service"
+    driver("", PGSERVICE="here", **found).send("connect").expect("connected")
+
+
+def test_service_with_several_hosts(driver, postgres, service, black_hole):
+    port = free_port()
+    hosts = {"host": "localhost,127.0.0.1,localhost", "port": f"{port},{black_hole},{postgres.port}", "user": "postgres"}
+    driver("service=here", attempt_ms=700, **service(**hosts)).send("connect").expect("connected")
+    said = driver("service=here host=127.0.0.1 port=1", **service(**hosts)).send("connect").expect("disconnected")
+    assert "127.0.0.1 port 1: Connection refused" in said and "localhost" not in said
+
+
+def test_service_that_is_not_in_its_file(driver, service):
+    it = driver("service=there", **service(host="localhost"))
+    it.process.stdin.close()
+    assert 'retryable=1 postgres: definition of service "there" not found' in it.expect("unusable")
+    assert it.process.wait(10) == 2
 
 
 def test_unix_socket(own_postgres, driver):
@@ -171,7 +197,9 @@ def test_unusable_connection_strings(driver, conninfo, said, hidden):
     assert it.process.wait(10) == 2
 
 
-def test_standby_is_skipped(own_postgres, driver, folder):
+@pytest.fixture
+def standby(own_postgres, folder):
+    """Of own_postgres."""
     standby = servers.Postgres.__new__(servers.Postgres)
     standby.folder, standby.port = folder / "standby", free_port()
     standby.data, standby.log_path = standby.folder / "data", standby.folder / "log"
@@ -180,14 +208,18 @@ def test_standby_is_skipped(own_postgres, driver, folder):
     subprocess.run(servers.as_user("postgres", [servers.Postgres.program("pg_basebackup"), "-D", str(standby.data), "-c", "fast",
                                                 "--no-sync", "-R", "-d", own_postgres.dsn()]), check=True, cwd="/")
     standby.start()
-    try:
-        said = driver(standby.dsn()).send("connect").expect("disconnected")
-        assert "a standby in recovery, not the primary" in said and "retryable=1" in said
-        it = driver(f"host=127.0.0.1,127.0.0.1 port={standby.port},{own_postgres.port} user=postgres").send("connect")
-        it.expect("connected")
+    yield standby
+    standby.remove()
+
+
+def test_standby_is_skipped(own_postgres, standby, driver, service):
+    said = driver(standby.dsn()).send("connect").expect("disconnected")
+    assert "a standby in recovery, not the primary" in said and "retryable=1" in said
+    ports = f"{standby.port},{own_postgres.port}"
+    for it in (driver(f"host=127.0.0.1,127.0.0.1 port={ports} user=postgres"),
+               driver("service=here", **service(host="127.0.0.1,127.0.0.1", port=ports, user="postgres"))):
+        it.send("connect").expect("connected")
         assert it.ask("select pg_is_in_recovery()") == "f"
-    finally:
-        standby.remove()
 
 
 def test_transaction_pooler_is_refused(driver, postgres, pgbouncer):

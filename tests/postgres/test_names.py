@@ -79,6 +79,13 @@ def test_a_resolver_that_hangs(names, named, postgres, seconds):
     wait_for(connects)
 
 
+def test_a_resolver_that_hangs_over_a_name_of_a_service(names, driver, postgres, folder):
+    names("test-db", "hang")
+    (folder / "services").write_text(f"[here]\nhost=test-db,127.0.0.1\nport={postgres.port}\nuser=postgres\n")
+    it = driver("service=here", 500, HEIRFLOW_TEST_NAMES=str(folder), PGSERVICEFILE=str(folder / "services")).send("connect")
+    it.expect("connected")
+
+
 def test_a_hanging_resolver_holds_up_nothing(names, named, postgres, seconds):
     names("test-db", "hang")
     it = named(f"host=test-db,test-db port={postgres.port} user=postgres", 60000).send("connect", "destroy")
