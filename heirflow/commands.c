@@ -225,8 +225,9 @@ static void print_status(json_t *status, double now, const struct config *config
     format_duration((double)number_of(status, "lease_ms") / 1000, lease, sizeof lease);
     format_duration(now - time_of(status, "acceded_at"), since, sizeof since);
     printf("group %s, term %lld, lease %s", group, number_of(status, "term"), lease);
-    if (json_is_object(holder))
-        printf(", heir %s for %s\n", heir, since);
+    bool lapsed = json_is_false(json_object_get(json_array_get(json_object_get(status, "members"), 0), "live"));
+    if (json_is_object(holder)) /* and so the first member */
+        printf(", heir %s for %s%s\n", heir, since, lapsed ? ", its lease has lapsed" : "");
     else
         puts(number_of(status, "term") ? ", no heir at present" : ", no heir yet: the first one waits a lease");
     if (json_is_true(json_object_get(status, "paused")))

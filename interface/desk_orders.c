@@ -42,7 +42,7 @@ static void prepare_stop(struct desk *self, const struct model *model, int64_t n
     take_node(&self->order, member);
     if (member->role == MODEL_RETIRED)
         desk_say(self, DESK_SAYS, now_ms, "%s is retired already", member->node);
-    else if (member->role != MODEL_HEIR)
+    else if (member->role != MODEL_HEIR || !member->live)
         ask(self, DESK_RETIRE, "Stop %s? Its node leaves the line of succession; its wrapper stays up.", member->node);
     else if (next)
         ask(self, DESK_RETIRE, "Stop %s? It is the heir: its scheduler ends, and %s runs it next.", member->node,

@@ -51,7 +51,9 @@ static int put_part(const struct canvas *canvas, int y, int x, enum layout_role 
 static int draw_heir(const struct canvas *canvas, int x)
 {
     const struct model_snapshot *snapshot = &canvas->model->snapshot;
-    enum layout_role role = canvas->stale ? LAYOUT_DIM : LAYOUT_HEIR;
+    const struct model_member *first = snapshot->members;
+    bool lapsed = snapshot->member_count && first->role == MODEL_HEIR && !first->live;
+    enum layout_role role = canvas->stale ? LAYOUT_DIM : lapsed ? LAYOUT_LOST : LAYOUT_HEIR;
     char text[WORDS_TEXT], span[WORDS_SPAN];
     if (!snapshot->heir[0]) {
         words_print(text, sizeof text, "%s no heir", canvas->signs->warn);
@@ -59,14 +61,14 @@ static int draw_heir(const struct canvas *canvas, int x)
     }
     words_span(span, canvas->database_ms - snapshot->acceded_at_ms);
     int room = canvas->frame->width - 30; /* a long name must not cost the rest of the line */
-    words_print(text, sizeof text, "%s %s", canvas->signs->heir, snapshot->heir);
+    words_print(text, sizeof text, "%s %s", lapsed ? canvas->signs->warn : canvas->signs->heir, snapshot->heir);
     if (canvas_text_width(canvas, text) > room && room > 8) {
         x = canvas_put(canvas, 1, x, room, role, text);
     } else {
         x = put_part(canvas, 1, x, role, text);
     }
     if (snapshot->acceded_at_ms) {
-        words_print(text, sizeof text, " heir for %s", span);
+        words_print(text, sizeof text, lapsed ? " heir, lease lapsed" : " heir for %s", span);
         if (x + canvas_text_width(canvas, text) < canvas->frame->width)
             x = canvas_put(canvas, 1, x, WORDS_TEXT, canvas->stale ? LAYOUT_DIM : LAYOUT_PLAIN, text);
     }

@@ -83,27 +83,23 @@ static enum layout_role member_role(const struct canvas *canvas, const struct mo
 {
     if (canvas->stale)
         return LAYOUT_DIM;
-    switch (member->role) {
-    case MODEL_HEIR:
-        return LAYOUT_HEIR;
-    case MODEL_RETIRED:
+    if (member->role == MODEL_RETIRED)
         return LAYOUT_RETIRED;
-    case MODEL_STANDBY:
-        break;
-    }
     if (!member->live)
         return LAYOUT_LOST;
+    if (member->role == MODEL_HEIR)
+        return LAYOUT_HEIR;
     return strcmp(member->reason, "next in line") == 0 ? LAYOUT_NEXT : LAYOUT_STANDBY;
 }
 
 static const char *member_sign(const struct canvas *canvas, const struct model_member *member)
 {
-    if (member->role == MODEL_HEIR)
-        return canvas->signs->heir;
     if (member->role == MODEL_RETIRED)
         return " ";
     if (!member->live)
         return canvas->signs->warn;
+    if (member->role == MODEL_HEIR)
+        return canvas->signs->heir;
     return strcmp(member->reason, "next in line") == 0 ? canvas->signs->next : " ";
 }
 
@@ -138,14 +134,14 @@ static void draw_split_scheduler(const struct canvas *canvas, int y, int x, cons
     canvas_put_right(canvas, y, x + STATE + PID + UP + 3, RESTARTS, role, restarts);
 }
 
-/* The scheduler of whoever has one; of the others, why they are not the heir. */
+/* The heir's scheduler; of the others, why they are not the heir. */
 static void draw_scheduler(const struct canvas *canvas, int y, const struct columns *columns,
                            const struct model_member *member, enum layout_role role)
 {
     const char *state = member->scheduler.state;
-    bool heir = member->role == MODEL_HEIR;
-    if (!state[0] || (!heir && member->scheduler.pid <= 0)) {
-        put_column(canvas, y, columns, SCHEDULER, role, heir ? "no scheduler yet" : member->reason);
+    if (!state[0]) {
+        bool starts = member->role == MODEL_HEIR && member->live;
+        put_column(canvas, y, columns, SCHEDULER, role, starts ? "no scheduler yet" : member->reason);
         return;
     }
     char up[WORDS_SPAN] = "", text[WORDS_TEXT], pid[32] = "", restarts[32];
@@ -156,14 +152,11 @@ static void draw_scheduler(const struct canvas *canvas, int y, const struct colu
     words_print(restarts, sizeof restarts, "%lld", (long long)member->scheduler.restarts);
     if (!canvas->stale && strcmp(state, "running") != 0)
         role = LAYOUT_LOST;
-    if (heir && columns->split) {
+    if (columns->split) {
         draw_split_scheduler(canvas, y, columns->x[SCHEDULER], state, pid, up, restarts, role);
         return;
     }
-    if (heir)
-        words_print(text, sizeof text, "%s %s", columns->width[SCHEDULER] < 15 && up[0] ? "up" : state, up);
-    else /* its last word, from when it was the heir */
-        words_print(text, sizeof text, "%s, was %s %s", member->reason, state, pid);
+    words_print(text, sizeof text, "%s %s", columns->width[SCHEDULER] < 15 && up[0] ? "up" : state, up);
     put_column(canvas, y, columns, SCHEDULER, role, text);
 }
 
@@ -213,7 +206,7 @@ static void draw_rest_of_roster(const struct canvas *canvas, int y, int first, i
     int lost = 0;
     for (int i = 0; i < snapshot->member_count; i++)
         lost +=
-            (i < first || i >= first + shown) && snapshot->members[i].role == MODEL_STANDBY && !snapshot->members[i].live;
+            (i < first || i >= first + shown) && snapshot->members[i].role != MODEL_RETIRED && !snapshot->members[i].live;
     char text[WORDS_TEXT];
     if (first && below)
         words_print(text, sizeof text, "%s %d above and %lld below", canvas->signs->more, first, (long long)below);

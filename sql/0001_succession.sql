@@ -140,9 +140,10 @@ comment on function wait_ms(throne) is
 create function is_live(r roster, t throne, at timestamptz) returns boolean
 language sql stable as $$
     select r.present
-       and r.seen_at >= at - t.lease_ms * interval '1 millisecond'
-       and r.seen_at <= at + t.lease_ms / 3 * interval '1 millisecond'
+       and case when r.member_id = t.member_id and r.incarnation = t.incarnation then t.renewed_at else r.seen_at end
+           between at - t.lease_ms * interval '1 millisecond' and at + t.lease_ms / 3 * interval '1 millisecond'
 $$;
+comment on function is_live(roster, throne, timestamptz) is 'seen within a lease; the heir: has renewed within its lease';
 
 create function is_retired(p_group text, p_node text) returns boolean
 language sql stable as $$
@@ -645,16 +646,17 @@ begin
         'member_id', m.member_id, 'node', m.node, 'rank', m.rank,
         'role', case when m.is_heir then 'heir' when m.is_retired then 'retired' else 'standby' end,
         'reason', case
-            when m.is_heir then null
+            when m.is_heir then case when not m.is_live then 'lease lapsed' end
             when m.why_not is not null then m.why_not
             when t.paused then 'paused'
             when m.elders = 0 then 'next in line'
             else m.elders || ' older in line' end,
-        'live', m.is_heir or m.is_live,
+        'live', m.is_live,
         'registered_at', m.registered_at,
         'seen_ms_ago', floor(extract(epoch from v_now - case when m.is_heir then t.renewed_at else m.seen_at end) * 1000)::bigint,
         'address', m.address, 'version', m.self->>'version', 'lease_ms', (m.self->>'lease_ms')::bigint,
-        'scheduler', m.self->'scheduler') order by m.rank), '[]')
+        -- what a member last said of its scheduler is true for as long as its lease lasts
+        'scheduler', case when m.is_heir and m.is_live then m.self->'scheduler' end) order by m.rank), '[]')
       into v_members from ranked m;
     return jsonb_build_object(
         'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms, 'wait_ms', wait_ms(t),

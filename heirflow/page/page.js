@@ -41,12 +41,14 @@ const now = () => last.group.now_ms + performance.now() - told; // by the databa
 
 function showSummary(status, here) {
   const heir = status.heir && status.heir.node;
+  const lapsed = status.members.some(member => member.role === "heir" && !member.live);
   document.title = (heir || "no heir") + " · " + status.group;
   $("group").textContent = status.group;
   const words = heir
     ? [element("strong", "", heir), ` is the heir, term ${status.term}, for ${duration(now() - Date.parse(status.acceded_at))} now`]
     : [element("strong", "", "Nobody"), ` is the heir at present; the last term was ${status.term}`];
   $("summary").replaceChildren(...words, `; the lease is ${duration(status.lease_ms)}. `,
+    lapsed ? element("span", "pill warn", "its lease has lapsed") : "", " ",
     status.paused ? element("span", "pill warn", "paused: nobody takes over") : "");
   $("here").textContent = `Told by ${here.node} (${here.state}).`;
 }
@@ -62,7 +64,7 @@ function showMembers(members) {
   $("members").replaceChildren(...members.map(member => {
     const beat = element("td", "beat");
     beat.dataset.ago = member.seen_ms_ago;
-    return element("tr", member.role === "heir" ? "heir" : member.live ? "" : "gone",
+    return element("tr", !member.live ? "gone" : member.role === "heir" ? "heir" : "",
       element("td", "number", String(member.rank)), element("td", "name", member.node), element("td", "", member.role), beat,
       element("td", "", describeScheduler(member.scheduler)), element("td", "", member.reason || ""));
   }));

@@ -83,6 +83,13 @@ def test_status_tells_of_a_lease_that_is_still_waited_for(command, database, ros
     assert text.splitlines()[1] == "if the database restarts before the next accession, everybody waits 20 min"
 
 
+def test_status_of_an_heir_that_is_gone(command, database, roster):
+    database.query("update throne set renewed_at = renewed_at - interval '1 day' returning 1")
+    text = command("status", "--group", GROUP, database=database, expect=0).stdout
+    assert re.search(r", heir ada for \S+ \S+, its lease has lapsed$", text.splitlines()[0])
+    assert re.search(r"ada +heir +24 h ago +- +lease lapsed$", text, re.MULTILINE)
+
+
 def test_status_of_a_vacant_and_paused_group(command, database, roster):
     database.query("select set_paused(%s, true)", GROUP)
     roster[0].abdicate("shutdown")

@@ -22,17 +22,21 @@ static int64_t wait_ms(const struct database_throne *throne)
     return throne->longest_lease_ms > throne->lease_ms ? throne->longest_lease_ms : throne->lease_ms;
 }
 
+static bool is_holder(const struct database *self, const struct database_member *member)
+{
+    return member->exists && member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
+}
+
 static bool is_live(const struct database *self, const struct database_member *member)
 {
     int64_t lease = self->throne.lease_ms;
-    return member->exists && member->present && member->seen_at >= self->now_ms - lease &&
-           member->seen_at <= self->now_ms + lease / 3;
+    int64_t seen_at = is_holder(self, member) ? self->throne.renewed_at : member->seen_at;
+    return member->exists && member->present && seen_at >= self->now_ms - lease && seen_at <= self->now_ms + lease / 3;
 }
 
 static bool may_lead(const struct database *self, const struct database_member *member)
 {
-    bool holds = member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
-    return member->eligible && is_live(self, member) && !holds && !member->retired;
+    return member->eligible && is_live(self, member) && !is_holder(self, member) && !member->retired;
 }
 
 static bool someone_named(const struct database *self)
@@ -58,11 +62,6 @@ static int64_t elders(const struct database *self, int64_t member_id, bool leadi
             count++;
     }
     return count;
-}
-
-static bool is_holder(const struct database *self, const struct database_member *member)
-{
-    return member->exists && member->member_id == self->throne.heir && member->incarnation == self->throne.incarnation;
 }
 
 static struct database_member *find(struct database *self, const struct database_caller *caller)

@@ -252,6 +252,25 @@ def test_status_tells_why_each_is_not_the_heir(line, member, ago):
     assert ada.call("status", "g")["heir"] is None
 
 
+def test_status_shows_a_scheduler_only_where_a_lease_lasts(line, database):
+    ada, bob, cleo = line
+    ada.beat(ada.view["term"], scheduler={"state": "running", "pid": 42})
+
+    def seen():
+        return [(m["node"], m["role"], m["live"], m["scheduler"] is not None, m["reason"])
+                for m in ada.call("status", "g")["members"]]
+    database.query("update roster set seen_at = seen_at - interval '9 seconds' where node = 'ada' returning 1")
+    assert seen()[0] == ("ada", "heir", True, True, None), "a renewal is enough"
+    assert ada.call("groups")[0]["live"] == 3
+    database.query("update throne set renewed_at = renewed_at - interval '7 seconds' returning 1")
+    assert seen()[0] == ("ada", "heir", False, False, "lease lapsed")
+    assert ada.call("groups")[0]["live"] == 2
+    bob.beat()
+    assert bob.accede()["acceded"]
+    assert seen() == [("bob", "heir", True, False, None), ("cleo", "standby", True, False, "next in line"),
+                      ("ada", "standby", False, False, "not seen for a lease")]
+
+
 @pytest.mark.parametrize("lease", [0, 99, None])
 def test_a_group_is_not_founded_with_a_senseless_lease(member, lease):
     with pytest.raises(psycopg2.errors.IntegrityError):

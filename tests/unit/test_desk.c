@@ -109,6 +109,9 @@ static void asks_before_every_change(void **state)
     order(NULL, 'p', "Resume", DESK_RESUME);
     order("dead", 'd', "Remove dead", DESK_REMOVE);
     assert_int_equal(desk.order.member_id, 3);
+    model.snapshot.members[0].live = false; /* an heir whose lease has lapsed has no scheduler to hand over */
+    order("ada", 'x', "Its node leaves the line", DESK_RETIRE);
+    order("ada", 's', "Its wrapper is not running", DESK_START);
 }
 
 static void expect_word(const char *node, uint32_t key, const char *word)

@@ -242,10 +242,15 @@ static void draws_beginnings(void **state)
     vacant.paused = true;
     add_member(&vacant, "sched2", MODEL_STANDBY, "paused", 100, HOUR);
     add_member(&vacant, "sched1", MODEL_STANDBY, "not seen for a lease", 8000, 2 * HOUR);
-    (void)strcpy(vacant.members[1].scheduler.state, "running");
-    vacant.members[1].scheduler.pid = 48213;
     model_take_snapshot(&model, &vacant, now_ms, now_ms);
     compare("vacant_and_paused_80x24", &model, &view);
+    struct model_snapshot lapsed;
+    (void)begin_roster(&lapsed, 2);
+    lapsed.paused = true;
+    add_member(&lapsed, "sched1", MODEL_HEIR, "lease lapsed", 3 * HOUR, 2 * HOUR);
+    add_member(&lapsed, "sched2", MODEL_STANDBY, "paused", 100, HOUR);
+    model_take_snapshot(&model, &lapsed, now_ms, now_ms);
+    compare("lapsed_80x24", &model, &view);
     model_finish(&model);
 }
 

@@ -687,7 +687,7 @@ begin
         for r in update roster set lost = true where group_name = p_group and seat in (
                     select o.seat from roster o   -- a renewal waits for nobody: what is locked is told with the next one
                      where o.group_name = p_group and o.present and not o.lost and o.member_id <> p_member
-                       and o.seen_at < v_now - wait_ms(t) * interval '1 millisecond'
+                       and o.seen_at < v_now - t.lease_ms * interval '1 millisecond'
                        for update skip locked)
              returning * loop
             perform tell(p_group, 'lost', r.node, coalesce(p_self->>'node', ''), p_term, 'not seen for a lease',
@@ -896,9 +896,16 @@ CREATE FUNCTION heirflow.is_live(r heirflow.roster, t heirflow.throne, at timest
     LANGUAGE sql STABLE
     AS $$
     select r.present
-       and r.seen_at >= at - wait_ms(t) * interval '1 millisecond'
-       and r.seen_at <= at + wait_ms(t) / 3 * interval '1 millisecond'
+       and case when r.member_id = t.member_id and r.incarnation = t.incarnation then t.renewed_at else r.seen_at end
+           between at - t.lease_ms * interval '1 millisecond' and at + t.lease_ms / 3 * interval '1 millisecond'
 $$;
+
+
+--
+-- Name: FUNCTION is_live(r heirflow.roster, t heirflow.throne, at timestamp with time zone); Type: COMMENT; Schema: heirflow; Owner: -
+--
+
+COMMENT ON FUNCTION heirflow.is_live(r heirflow.roster, t heirflow.throne, at timestamp with time zone) IS 'seen within a lease; the heir: has renewed within its lease';
 
 
 --
@@ -1585,19 +1592,20 @@ begin
         'member_id', m.member_id, 'node', m.node, 'rank', m.rank,
         'role', case when m.is_heir then 'heir' when m.is_retired then 'retired' else 'standby' end,
         'reason', case
-            when m.is_heir then null
+            when m.is_heir then case when not m.is_live then 'lease lapsed' end
             when m.why_not is not null then m.why_not
             when t.paused then 'paused'
             when m.elders = 0 then 'next in line'
             else m.elders || ' older in line' end,
-        'live', m.is_heir or m.is_live,
+        'live', m.is_live,
         'registered_at', m.registered_at,
         'seen_ms_ago', floor(extract(epoch from v_now - case when m.is_heir then t.renewed_at else m.seen_at end) * 1000)::bigint,
         'address', m.address, 'version', m.self->>'version', 'lease_ms', (m.self->>'lease_ms')::bigint,
-        'scheduler', m.self->'scheduler') order by m.rank), '[]')
+        -- what a member last said of its scheduler is true for as long as its lease lasts
+        'scheduler', case when m.is_heir and m.is_live then m.self->'scheduler' end) order by m.rank), '[]')
       into v_members from ranked m;
     return jsonb_build_object(
-        'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms,
+        'group', t.group_name, 'term', t.term, 'paused', t.paused, 'lease_ms', t.lease_ms, 'wait_ms', wait_ms(t),
         'timeline', split_part(t.identity, '/', 2),
         'acceded_at', (select began_at from terms where group_name = p_group and term = t.term and ended_at is null),
         'heir', (select jsonb_build_object('node', r.node, 'member_id', r.member_id) from roster r
@@ -1662,7 +1670,9 @@ CREATE FUNCTION heirflow.tell(p_group text, p_event text, p_node text, p_source 
 declare
     v_sequence bigint;
 begin
-    update news_counter set last = last + 1 where group_name = p_group returning last into v_sequence;
+    -- founds it too: after a failover that lost the group, its members may have something to tell before they register
+    insert into news_counter as c (group_name, last) values (p_group, 1)
+        on conflict (group_name) do update set last = c.last + 1 returning last into v_sequence;
     -- only under the counter's lock is it certain whether a repeated request has told this already
     if p_id is not null and exists (select from news where id = p_id) then
         update news_counter set last = last - 1 where group_name = p_group;
@@ -1766,7 +1776,7 @@ $$;
 -- Name: FUNCTION wait_ms(t heirflow.throne); Type: COMMENT; Schema: heirflow; Owner: -
 --
 
-COMMENT ON FUNCTION heirflow.wait_ms(t heirflow.throne) IS 'how long everyone waits: the largest of the lease in force and those to come';
+COMMENT ON FUNCTION heirflow.wait_ms(t heirflow.throne) IS 'how long everyone waits once another server answers: the largest of the lease in force and those to come';
 
 
 --
@@ -1989,15 +1999,15 @@ COMMENT ON COLUMN heirflow.terms.ended_at IS 'for a deposed heir presumed: its l
 -- Data for Name: estate; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1696, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 15:16:20.150939+00', '\x6164610a');
-INSERT INTO heirflow.estate VALUES ('tests', 'state', 1697, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 15:16:20.459246+00', '\x6164610a626572740a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1923, 1, 'ada', '\x8691647640d53190e4668a2da4477c909b8c81f8bfca09826f395b46d01f46a0', 420, '2026-11-22 16:05:40.154684+00', '\x6164610a');
+INSERT INTO heirflow.estate VALUES ('tests', 'state', 1924, 1, 'bert', '\x6bf1cb70db7c90e264d9dfe0f823a0fab4e73170ff5e28f9c341d639c511ef88', 420, '2026-11-22 16:05:40.469159+00', '\x6164610a626572740a');
 
 
 --
 -- Data for Name: estate_origin; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.estate_origin VALUES ('tests', 'b12a876f-b778-7788-1b22-362658a56404');
+INSERT INTO heirflow.estate_origin VALUES ('tests', 'd13de9fc-8a58-e88f-1f0b-c33037a181cb');
 
 
 --
@@ -2018,20 +2028,20 @@ INSERT INTO heirflow.hooks VALUES ('tests', 14);
 -- Data for Name: news; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.news VALUES ('tests', 1, '89662071-b124-b30b-01ef-33b8f3fb4319', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 15:16:18.453692+00');
-INSERT INTO heirflow.news VALUES ('tests', 2, '177cbff2-6b34-40f6-e5c1-bb4d37ca4647', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 15:16:18.480363+00');
-INSERT INTO heirflow.news VALUES ('tests', 3, '8641b641-9eb5-4324-00e9-2cd2597c3666', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 15:16:18.512877+00');
-INSERT INTO heirflow.news VALUES ('tests', 4, 'f34ca72c-4996-9047-335b-f4d7a5ae60c7', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 15:16:18.550702+00');
-INSERT INTO heirflow.news VALUES ('tests', 5, 'f3ab3337-5859-9d7b-4fc9-88547af5a77f', 'acceded', 'ada', 'ada', 1696, 'first', '{"member_id": 1}', '2026-11-22 15:16:19.967313+00');
-INSERT INTO heirflow.news VALUES ('tests', 6, '483a77e1-bf31-45e0-b1f4-caee5d4a9fd7', 'scheduler-started', 'ada', 'ada', 1696, NULL, '{"pid": 26399, "restarts": 0}', '2026-11-22 15:16:20.000006+00');
-INSERT INTO heirflow.news VALUES ('tests', 7, 'd69aa1f8-a426-e8be-b0b6-aa8b5e2e9eec', 'abdicated', 'ada', 'ada', 1696, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.207834+00');
-INSERT INTO heirflow.news VALUES ('tests', 8, '4a1621a6-fd32-a6d7-1190-65491f973adf', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 15:16:20.21271+00');
-INSERT INTO heirflow.news VALUES ('tests', 9, 'e2261e1d-86a6-627e-a4de-03594a45ed27', 'acceded', 'bert', 'bert', 1697, 'vacant', '{"member_id": 2}', '2026-11-22 15:16:20.223738+00');
-INSERT INTO heirflow.news VALUES ('tests', 10, '6a786b1e-93be-4359-8a6a-0c8cdd61fbac', 'estate-inherited', 'bert', 'bert', 1697, NULL, '{"from": "ada", "files": 1, "age_ms": 80, "from_term": 1696}', '2026-11-22 15:16:20.276796+00');
-INSERT INTO heirflow.news VALUES ('tests', 11, 'dcef7311-693d-4a39-afe9-3a1960b6075f', 'scheduler-started', 'bert', 'bert', 1697, NULL, '{"pid": 26430, "restarts": 0}', '2026-11-22 15:16:20.276934+00');
-INSERT INTO heirflow.news VALUES ('tests', 12, '66ea1183-3bc9-41cd-8624-5f2d5c6949ff', 'retired', 'cleo', 'postgres', 1697, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.376155+00');
-INSERT INTO heirflow.news VALUES ('tests', 13, '6dbaa85d-8ad2-06f0-3ce0-47335c6e7535', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 15:16:20.380864+00');
-INSERT INTO heirflow.news VALUES ('tests', 14, '21067110-5214-1cf8-3141-c5d6f3520996', 'lease-changed', '', 'postgres', 1697, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 15:16:20.436983+00');
+INSERT INTO heirflow.news VALUES ('tests', 1, '59a5d6e2-3531-9737-3f8b-56b30c147c54', 'registered', 'ada', 'ada', NULL, NULL, '{"member_id": 1}', '2026-11-22 16:05:38.40072+00');
+INSERT INTO heirflow.news VALUES ('tests', 2, 'feff8886-cd7a-1fec-dcc7-0539077aa99d', 'registered', 'bert', 'bert', NULL, NULL, '{"member_id": 2}', '2026-11-22 16:05:38.435527+00');
+INSERT INTO heirflow.news VALUES ('tests', 3, 'b169f270-e9a8-324b-d0a3-d242eec8b735', 'registered', 'cleo', 'cleo', NULL, NULL, '{"member_id": 3}', '2026-11-22 16:05:38.466613+00');
+INSERT INTO heirflow.news VALUES ('tests', 4, 'd7711066-3a56-9084-fc01-dd3f43c18541', 'registered', 'dora', 'dora', NULL, NULL, '{"member_id": 4}', '2026-11-22 16:05:38.529672+00');
+INSERT INTO heirflow.news VALUES ('tests', 5, 'a191fc93-16bc-e019-886a-bd46f8b68947', 'acceded', 'ada', 'ada', 1923, 'first', '{"member_id": 1}', '2026-11-22 16:05:39.911627+00');
+INSERT INTO heirflow.news VALUES ('tests', 6, '216f5384-89d0-48de-9118-730bb0507761', 'scheduler-started', 'ada', 'ada', 1923, NULL, '{"pid": 15092, "restarts": 0}', '2026-11-22 16:05:39.970777+00');
+INSERT INTO heirflow.news VALUES ('tests', 7, '60403a82-f62a-225d-17a9-f954d8eaa80f', 'abdicated', 'ada', 'ada', 1923, 'switchover', '{"asked_by": "postgres", "successor": "bert", "asked_from": "127.0.0.1"}', '2026-11-22 16:05:40.229215+00');
+INSERT INTO heirflow.news VALUES ('tests', 8, '1b033d49-f70a-734e-c0dd-6ff71ababe34', 'registered', 'ada', 'ada', NULL, 'switchover', '{"member_id": 5}', '2026-11-22 16:05:40.234871+00');
+INSERT INTO heirflow.news VALUES ('tests', 9, 'c47d4c3a-3cad-d04b-86cd-da0d7b74a617', 'acceded', 'bert', 'bert', 1924, 'vacant', '{"member_id": 2}', '2026-11-22 16:05:40.242306+00');
+INSERT INTO heirflow.news VALUES ('tests', 10, '81566372-8c3f-4ed3-9902-69ff787b5fa1', 'estate-inherited', 'bert', 'bert', 1924, NULL, '{"from": "ada", "files": 1, "age_ms": 94, "from_term": 1923}', '2026-11-22 16:05:40.291657+00');
+INSERT INTO heirflow.news VALUES ('tests', 11, '529ca02c-5c2f-4a2f-9de6-04605c9b1915', 'scheduler-started', 'bert', 'bert', 1924, NULL, '{"pid": 15143, "restarts": 0}', '2026-11-22 16:05:40.291747+00');
+INSERT INTO heirflow.news VALUES ('tests', 12, '2682a8fa-6597-ed72-ba3a-afd028271a46', 'retired', 'cleo', 'postgres', 1924, NULL, '{"asked_by": "postgres", "asked_from": "127.0.0.1"}', '2026-11-22 16:05:40.356264+00');
+INSERT INTO heirflow.news VALUES ('tests', 13, 'bccba376-c769-2c99-63f6-724dbf573e9c', 'left', 'dora', 'dora', NULL, 'stopped', '{"member_id": 4}', '2026-11-22 16:05:40.363797+00');
+INSERT INTO heirflow.news VALUES ('tests', 14, 'e6cc6506-1a0e-e24e-27fe-ae71becde5e5', 'lease-changed', '', 'postgres', 1924, 'from the next accession on', '{"asked_by": "postgres", "lease_ms": 2000, "asked_from": "127.0.0.1"}', '2026-11-22 16:05:40.445204+00');
 
 
 --
@@ -2052,45 +2062,45 @@ INSERT INTO heirflow.relay VALUES ('tests', 0, NULL, NULL);
 -- Data for Name: retirement; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 15:16:20.374822+00');
+INSERT INTO heirflow.retirement VALUES ('tests', 'cleo', '2026-11-22 16:05:40.353051+00');
 
 
 --
 -- Data for Name: roster; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.roster VALUES ('tests', '4077e25f-e05c-4288-8b35-46c37e97bd7a', 1, 2, 'f11b7807-d4b2-4415-91fb-4e6d4b7ac294', 'bert', '127.0.0.1', '2026-11-22 15:16:18.478335+00', '2026-11-22 15:16:20.275905+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 26430, "state": "running", "restarts": 0, "started_at": "2026-11-22T15:16:20Z"}, "heartbeat_ms": 250, "highest_term": 1697, "schema_version": 7}');
-INSERT INTO heirflow.roster VALUES ('tests', 'cbb8cfc0-4952-489e-9df7-6898b1c912ba', 1, 4, '35edd646-65b7-4078-9a79-6c5e2b58fecc', 'dora', '127.0.0.1', '2026-11-22 15:16:18.548528+00', '2026-11-22 15:16:20.273412+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1696, "schema_version": 7}');
-INSERT INTO heirflow.roster VALUES ('tests', 'df26fc20-ef17-4e35-a8b4-8f445b8b6825', 2, 5, 'c6fa556a-68a2-4734-83f3-d3cd7237aeed', 'ada', '127.0.0.1', '2026-11-22 15:16:20.212371+00', '2026-11-22 15:16:20.472332+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1696, "schema_version": 7, "registered_because": "switchover"}');
-INSERT INTO heirflow.roster VALUES ('tests', 'b17d9cb3-6825-4f18-a5a7-dfdf3f03efba', 1, 3, '776767ff-d4ab-4f2b-8ec6-377641e1eb5c', 'cleo', '127.0.0.1', '2026-11-22 15:16:18.510633+00', '2026-11-22 15:16:20.480994+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1697, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', 'c8eafb3f-0662-4d82-a31f-7c29f87e8a5d', 1, 2, '420834ae-4252-4b31-8ce9-a0566c44d9bc', 'bert', '127.0.0.1', '2026-11-22 16:05:38.433912+00', '2026-11-22 16:05:40.289627+00', true, false, true, '{"node": "bert", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "scheduler": {"pid": 15143, "state": "running", "restarts": 0, "started_at": "2026-11-22T16:05:40Z"}, "heartbeat_ms": 250, "highest_term": 1924, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', '6022f000-db94-48a7-9921-b45c21627fba', 1, 4, '9dc28592-aac7-4b97-8840-de444a6508f0', 'dora', '127.0.0.1', '2026-11-22 16:05:38.528112+00', '2026-11-22 16:05:40.242823+00', false, false, true, '{"node": "dora", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1923, "schema_version": 7}');
+INSERT INTO heirflow.roster VALUES ('tests', '5d962052-c2e2-408a-aada-95e45f8a9894', 2, 5, '7eba3d0f-b530-48ae-9c9b-2dc82c236253', 'ada', '127.0.0.1', '2026-11-22 16:05:40.234412+00', '2026-11-22 16:05:40.488735+00', true, false, true, '{"node": "ada", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1923, "schema_version": 7, "registered_because": "switchover"}');
+INSERT INTO heirflow.roster VALUES ('tests', 'd65a80a6-b975-48b1-be11-525dd1a17630', 1, 3, '3dd4cd59-b8a3-4bc9-ace7-ab3a4769ea2f', 'cleo', '127.0.0.1', '2026-11-22 16:05:38.464637+00', '2026-11-22 16:05:40.490913+00', true, false, true, '{"node": "cleo", "version": "0.1.0", "eligible": true, "lease_ms": 1500, "heartbeat_ms": 250, "highest_term": 1923, "schema_version": 7}');
 
 
 --
 -- Data for Name: schema_version; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 15:16:18.001834+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 15:16:18.092937+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 15:16:18.098663+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 15:16:18.118582+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 15:16:18.120457+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 15:16:18.12143+00', 'postgres');
-INSERT INTO heirflow.schema_version VALUES (7, '0007_rights', '2026-11-22 15:16:18.132099+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (1, '0001_succession', '2026-11-22 16:05:38.222042+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (2, '0002_audit', '2026-11-22 16:05:38.306187+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (3, '0003_fencing', '2026-11-22 16:05:38.308669+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (4, '0004_interface', '2026-11-22 16:05:38.32207+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (5, '0005_retention', '2026-11-22 16:05:38.323954+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (6, '0006_estate', '2026-11-22 16:05:38.325179+00', 'postgres');
+INSERT INTO heirflow.schema_version VALUES (7, '0007_rights', '2026-11-22 16:05:38.33284+00', 'postgres');
 
 
 --
 -- Data for Name: terms; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.terms VALUES ('tests', 1696, 1, 'ada', '2026-11-22 15:16:19.96067+00', '2026-11-22 15:16:20.206785+00', 'abdicated', 'switchover');
-INSERT INTO heirflow.terms VALUES ('tests', 1697, 2, 'bert', '2026-11-22 15:16:20.213598+00', NULL, NULL, NULL);
+INSERT INTO heirflow.terms VALUES ('tests', 1923, 1, 'ada', '2026-11-22 16:05:39.905621+00', '2026-11-22 16:05:40.228202+00', 'abdicated', 'switchover');
+INSERT INTO heirflow.terms VALUES ('tests', 1924, 2, 'bert', '2026-11-22 16:05:40.236226+00', NULL, NULL, NULL);
 
 
 --
 -- Data for Name: throne; Type: TABLE DATA; Schema: heirflow; Owner: -
 --
 
-INSERT INTO heirflow.throne VALUES ('tests', 2, 'f11b7807-d4b2-4415-91fb-4e6d4b7ac294', 1697, 1, 1500, 2000, 2000, false, '7711014955844576893/00000001/1795360577.515204/16396', '2026-11-22 15:16:20.275905+00', '4077e25f-e05c-4288-8b35-46c37e97bd7a', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO heirflow.throne VALUES ('tests', 2, '420834ae-4252-4b31-8ce9-a0566c44d9bc', 1924, 1, 1500, 2000, 2000, false, '7711027674359556294/00000001/1795363538.009441/16396', '2026-11-22 16:05:40.289627+00', 'c8eafb3f-0662-4d82-a31f-7c29f87e8a5d', NULL, NULL, NULL, NULL, NULL);
 
 
 --
