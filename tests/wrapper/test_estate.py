@@ -10,7 +10,7 @@ import pytest
 
 from conftest import wait_for
 
-MUCH = 2 << 20
+MUCH = 8 << 20
 
 # Keeps a state as schedulers do: reads it at its start, adds its term, writes it anew; and once more when it ends.
 SCHEDULER = """
