@@ -528,8 +528,8 @@ static char *conninfo_of(const PQconninfoOption *options, const PQconninfoOption
     }
     for (size_t i = 0; stream && i < sizeof lists / sizeof *lists; i++) {
         item_of(option_of(all, lists[i]), n, item, sizeof item);
-        if (*item)
-            put_option(stream, lists[i], item); /* the last of a keyword counts */
+        if (*option_of(all, lists[i]))
+            put_option(stream, lists[i], item); /* the last of a keyword counts, an empty one too */
     }
     if (stream)
         (void)fclose(stream);

@@ -149,6 +149,13 @@ def test_every_host_of_a_service(check, database, folder):
 def test_one_server_by_two_names(check, database):
     port = database.server.port
     assert bad(check({"postgres": f"host=127.0.0.1,localhost port={port} user=postgres dbname={database.name}"})) == []
+    assert bad(check({"postgres": f"postgresql://postgres@127.0.0.1:{port},localhost:{port}/{database.name}"})) == []
+
+
+def test_a_host_whose_port_is_the_usual_one(check, database):
+    """In the list of ports it has an empty place."""
+    lines = bad(check({"postgres": f"postgresql://postgres@localhost:{database.server.port},127.0.0.1/{database.name}"}))
+    assert [line.split(":")[0] for line in lines] in ([], ["BAD database 127.0.0.1 port 5432"], ["BAD database 127.0.0.1"])
 
 
 def test_a_database_and_a_broker_that_are_down(check, own_postgres, own_rabbitmq):
