@@ -246,10 +246,15 @@ roles_of() { hosts_file | awk -v host="$1" '$2 == host {print $1}'; }
 address_of() { hosts_file | awk -v host="$1" '$2 == host {print $3; exit}'; }
 has_role() { roles_of "$1" | grep -qxF "$2"; }
 
+# What other hosts name in their settings has changed, and not all of them know. usage: note_untold ROLE
+note_untold() { [[ " database queue " != *" $1 "* ]] || touch "$STATE/untold"; }
+
 # In an order that does not depend on who came when, or files made from it would change. usage: remember_host ROLE HOST ADDRESS
 remember_host() {
     local fresh
+    ! hosts_file | grep -qxF "$*" || return 0
     lock_state
+    note_untold "$1"
     fresh=$(hosts_file | awk -v role="$1" -v host="$2" '!($1 == role && $2 == host)' && printf '%s %s %s\n' "$@")
     sort --key=1,1 --key=2,2V <<<"$fresh" >"$STATE/hosts.new"
     mv "$STATE/hosts.new" "$STATE/hosts"
@@ -259,6 +264,7 @@ remember_host() {
 # usage: forget_host ROLE HOST
 forget_host() {
     lock_state
+    note_untold "$1"
     hosts_file | awk -v role="$1" -v host="$2" '!($1 == role && $2 == host)' >"$STATE/hosts.new"
     mv "$STATE/hosts.new" "$STATE/hosts"
     unlock_state
@@ -529,15 +535,18 @@ broker_urls() {
 
 # -- What programs for one kind of host have in common
 
-alone=no # whether a queue host is to go on without the others
+gone= # addresses of other queue hosts, if one is to go on without them
 
 # usage: set_up_queue_host HOST
 set_up_queue_host() {
-    local own_address peers='' name before
+    local own_address peers='' name
     check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
     own_address=${fact[address]}
-    [[ $alone == yes ]] || peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
-    if $dry_run; then
+    [[ -n $gone ]] || peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
+    if $dry_run && [[ -n $gone ]]; then
+        say "$1: would go on without the queue hosts at $gone, and with an empty broker"
+        return 0
+    elif $dry_run; then
         say "$1: would install RabbitMQ and etcd, as ${peers:+another member with }${peers:-the first of both} (address $own_address)"
         return 0
     fi
@@ -545,19 +554,18 @@ set_up_queue_host() {
         need_secret "$name"
     done
     new_stage "$1"
-    stage_settings own_address peers alone QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
+    stage_settings own_address peers gone QUEUE_VHOST QUEUE_USER QUEUE_PASSWORD NEWS_QUEUE_VHOST NEWS_QUEUE_USER NEWS_QUEUE_PASSWORD ERLANG_COOKIE
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     stage_file "$source_folder/provision/on-host/broker-watch"
     run_there "$1" queue || die "$1 is no queue host yet"
-    before=$(hosts_file)
     remember_host queue "$1" "$own_address"
-    if [[ $alone == yes ]]; then
+    if [[ -n $gone ]]; then
         for name in $(hosts_of queue | grep -vxF "$1"); do
             forget_host queue "$name"
         done
     fi
     say_queue_hosts
-    [[ $before == "$(hosts_file)" ]] || tell_others
+    [[ ! -e $STATE/untold ]] || tell_others
 }
 
 # What their number is good for.
@@ -574,7 +582,7 @@ say_queue_hosts() {
 
 # usage: set_up_database_host HOST
 set_up_database_host() {
-    local own_address etcd major='' alone name before packages=(postgresql openssl jq)
+    local own_address etcd major='' alone name packages=(postgresql openssl jq)
     etcd=$(addresses_of queue | joined ' ')
     [[ -z $etcd ]] || packages+=(patroni python3-etcd etcd-client)
     alone=$(hosts_of database | grep -vxF "$1" | head -n 1 || true)
@@ -596,7 +604,6 @@ set_up_database_host() {
     stage_certificate "$1" "$own_address" serverAuth,clientAuth
     run_there "$1" database || die "$1 is no database host yet"
     echo "${result[major]} ${etcd:+patroni}" >"$STATE/postgresql"
-    before=$(hosts_file)
     remember_host database "$1" "$own_address"
     fill_database "${result[leader]}"
     if [[ -z $etcd ]]; then
@@ -604,7 +611,7 @@ set_up_database_host() {
     elif (($(hosts_of database | wc -l) == 1)); then
         say "one database host: nothing takes over if it is lost; provision/db_later adds a standby"
     fi
-    [[ $before == "$(hosts_file)" ]] || tell_others
+    [[ ! -e $STATE/untold ]] || tell_others
 }
 
 # Other hosts name the database and queue hosts in their settings. provision/all goes through them all anyway.

@@ -63,7 +63,7 @@ is_installed() { [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 
 # Where one was interrupted; what it cannot do, for a package that is not there, is left to apt-get. False: another is at work.
 completes_installations() {
     local said
-    said=$(dpkg --configure -a --force-confold 2>&1) || ! grep --ignore-case lock <<<"$said"
+    said=$(dpkg --configure -a --force-confold 2>&1) || ! grep -E 'lock was locked|unable to (lock|access|get).*lock' <<<"$said"
 }
 
 # Installs what is missing and starts none of it. usage: install_packages PACKAGE...
@@ -75,7 +75,7 @@ install_packages() {
     ((${#missing[@]})) || return 0
     doing "installing ${missing[*]}"
     wait_for 300 "the end of another installation on this host" completes_installations
-    bash ./install-quietly --fix-broken || true
+    bash ./install-quietly --fix-broken --no-remove || true
     apt-get -o DPkg::Lock::Timeout=300 --quiet update || true
     if ! bash ./install-quietly "${missing[@]}"; then
         if grep -q "No space left" ./log; then

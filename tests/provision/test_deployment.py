@@ -410,6 +410,54 @@ def test_remove_a_host_that_is_gone(deployment):
     assert "gone=10.0.0.9" in (deployment.stages()[-1] / "settings").read_text()
 
 
+AWAY = "ssh: connect to host: Connection timed out"
+
+
+@pytest.mark.parametrize("answer, said", [({}, "can be reached, so it is not gone"), ({"error": "Permission denied"}, "switch it off"),
+                                          ({"error": "ssh: connect to host q2 port 22: Connection refused"}, "switch it off")])
+def test_a_queue_host_does_not_go_on_without_those_that_are_there(deployment, answer, said):
+    deployment.have("queue h 10.0.0.9", "queue q2 10.0.0.2", "queue q3 10.0.0.3")
+    deployment.answer("h")
+    deployment.answer("q2", **answer)
+    deployment.answer("q3", error=AWAY)
+    assert said in deployment.run("q_first", "--force", "h", expect=1)
+    assert deployment.stages() == []
+
+
+def test_a_queue_host_goes_on_without_those_that_are_gone(deployment):
+    deployment.have("queue h 10.0.0.9", "queue q2 10.0.0.2", "queue q3 10.0.0.3")
+    deployment.answer("h")
+    for name in ("q2", "q3"):
+        deployment.answer(name, error=AWAY)
+    assert "without the queue hosts at 10.0.0.2 10.0.0.3" in deployment.run("q_first", "--force", "--dry-run", "h", expect=0)
+    assert deployment.stages() == []
+    assert "one queue host" in deployment.run("q_first", "--force", "h", expect=0)
+    [stage] = deployment.stages()
+    settings = (stage / "settings").read_text().replace("\\", "")
+    assert "gone=10.0.0.2 10.0.0.3" in settings and "peers=''" in settings
+    assert (deployment.state / "hosts").read_text() == "queue h 10.0.0.9\n"
+
+
+@pytest.mark.parametrize("program, again", [("q_later", ["q_later", "h"]), ("remove", ["remove", "h"]), ("remove", ["refresh"])])
+def test_who_was_not_told_of_a_change_is_told_by_a_second_run(deployment, program, again):
+    deployment.have("database d1 10.0.0.1", "queue q1 10.0.0.2", *(["queue h 10.0.0.9"] if program == "remove" else []))
+    deployment.answer("h")
+    deployment.answer("q1")
+    deployment.answer("d1", status=1)
+    assert "provision/refresh" in deployment.run(program, "h", expect=1)
+    deployment.answer("d1")
+    before = set(deployment.stages())
+    deployment.run(*again, expect=0)
+
+    def told():
+        return [stage for stage in set(deployment.stages()) - before if "host=d1\n" in (stage / "settings").read_text()]
+    assert told()
+    before = set(deployment.stages())
+    if program == "q_later":
+        deployment.run(*again, expect=0)
+        assert not told(), "all know by now"
+
+
 def test_two_of_five_queue_hosts_are_gone(deployment):
     """Whoever is asked to forget one has to be there."""
     deployment.have(*(f"queue q{n} 10.0.0.{n}" for n in range(1, 6)))
@@ -424,7 +472,9 @@ def test_two_of_five_queue_hosts_are_gone(deployment):
 def test_with_the_last_database_host_etcd_forgets_the_database(deployment):
     """Or the next one would wait for a primary for ever."""
     deployment.have("database h 10.0.0.9", "queue q1 10.0.0.1")
-    deployment.answer(error="ssh: connect to host h port 22: No route to host")
+    deployment.answer(error=AWAY)
+    deployment.answer("q1", error=AWAY)
+    assert "none of the queue hosts" in deployment.run("remove", "--force", "h", expect=1)
     deployment.answer("q1")
     deployment.run("remove", "--force", "h", expect=0)
     assert "database=yes" in (deployment.stages()[-1] / "settings").read_text()
