@@ -30,7 +30,7 @@ SETTINGS = ("DEMO_SCHEDULE=*/5 * * * *", f"AIRFLOW__{PARSER}__PARSING_PROCESSES=
             f"AIRFLOW__{PARSER}__MIN_FILE_PROCESS_INTERVAL=120")
 LEASE, BEAT = 6, 1
 # as docs/deployment.md has them, seconds
-BALANCER_LOST, BROKER_LOST, SCHEDULER_STARTS, TRIED_AGAIN = 5, 20, 60, 120
+BALANCER_LOST, BROKER_LOST, SCHEDULER_STARTS, TRIED_AGAIN, SESSION_ENDS = 5, 20, 60, 120, 30
 
 pytestmark = pytest.mark.timeout(5400)
 numbers = itertools.count(1)
@@ -75,6 +75,13 @@ class AirflowCluster(Cluster):
         with contextlib.closing(self.connect(**who)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall()
+
+    def sessions_from(self, name):
+        """Airflow's, in the database; None while nobody can say."""
+        try:
+            return self.sql("select pid from pg_stat_activity where client_addr = %s", self.nodes[name].address)
+        except psycopg2.Error:
+            return None
 
     def heirflow(self, name, *command, check=0):
         return self.nodes[name]("heirflow", command[0], *CONFIG, *command[1:], check=check, timeout=120).stdout
@@ -336,6 +343,7 @@ def test_airflow_goes_through_balancers(fine, note):
             <= {fine.nodes[name].address for name in BALANCERS}
         holder = next(name for name in BALANCERS if fine.floating in fine.nodes[name]("ip", "-4", "address").stdout)
         fine.nodes[holder].power_off()
+        wait_for(lambda: fine.sessions_from(holder) == [], SESSION_ENDS, "the end of sessions through the lost balancer", 1)
     fine.heirflow(heir, "audit")
     fine.nodes[holder].start()
     note("balancer with the address", "power lost", tasks_held_up=(fine.held_up(work), BALANCER_LOST + SCHEDULER_STARTS + TRIED_AGAIN))
