@@ -246,6 +246,9 @@ roles_of() { hosts_file | awk -v host="$1" '$2 == host {print $1}'; }
 address_of() { hosts_file | awk -v host="$1" '$2 == host {print $3; exit}'; }
 has_role() { roles_of "$1" | grep -qxF "$2"; }
 
+# Addresses of the others. usage: others_with ROLE HOST
+others_with() { hosts_file | awk -v role="$1" -v host="$2" '$1 == role && $2 != host {print $3}' | joined ' '; }
+
 # What other hosts name in their settings has changed, and not all of them know. usage: note_untold ROLE
 note_untold() { [[ " database queue " != *" $1 "* ]] || touch "$STATE/untold"; }
 
@@ -542,7 +545,7 @@ set_up_queue_host() {
     local own_address peers='' name
     check_host "$1" queue rabbitmq-server etcd-server etcd-client openssl jq
     own_address=${fact[address]}
-    [[ -n $gone ]] || peers=$(hosts_file | awk -v host="$1" '$1 == "queue" && $2 != host {print $3}' | joined ' ')
+    [[ -n $gone ]] || peers=$(others_with queue "$1")
     if $dry_run && [[ -n $gone ]]; then
         say "$1: would go on without the queue hosts at $gone, and with an empty broker"
         return 0
