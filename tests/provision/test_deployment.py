@@ -438,13 +438,15 @@ def test_a_queue_host_goes_on_without_those_that_are_gone(deployment):
     assert (deployment.state / "hosts").read_text() == "queue h 10.0.0.9\n"
 
 
-@pytest.mark.parametrize("program, again", [("q_later", ["q_later", "h"]), ("remove", ["remove", "h"]), ("remove", ["refresh"])])
-def test_who_was_not_told_of_a_change_is_told_by_a_second_run(deployment, program, again):
-    deployment.have("database d1 10.0.0.1", "queue q1 10.0.0.2", *(["queue h 10.0.0.9"] if program == "remove" else []))
-    deployment.answer("h")
+@pytest.mark.parametrize("first, again, away", [
+    (["q_later", "h"], ["q_later", "h"], False), (["remove", "h"], ["remove", "h"], False), (["remove", "h"], ["refresh"], False),
+    (["remove", "--force", "h"], ["remove", "--force", "h"], True)])
+def test_who_was_not_told_of_a_change_is_told_by_a_second_run(deployment, first, again, away):
+    deployment.have("database d1 10.0.0.1", "queue q1 10.0.0.2", *(["queue h 10.0.0.9"] if first[0] == "remove" else []))
+    deployment.answer("h", **({"error": AWAY} if away else {}))
     deployment.answer("q1")
     deployment.answer("d1", status=1)
-    assert "provision/refresh" in deployment.run(program, "h", expect=1)
+    assert "provision/refresh" in deployment.run(*first, expect=1)
     deployment.answer("d1")
     before = set(deployment.stages())
     deployment.run(*again, expect=0)
@@ -453,7 +455,7 @@ def test_who_was_not_told_of_a_change_is_told_by_a_second_run(deployment, progra
         return [stage for stage in set(deployment.stages()) - before if "host=d1\n" in (stage / "settings").read_text()]
     assert told()
     before = set(deployment.stages())
-    if program == "q_later":
+    if first[0] == "q_later":
         deployment.run(*again, expect=0)
         assert not told(), "all know by now"
 
@@ -545,6 +547,33 @@ def test_what_hosts_run_is_complete():
             assert sourced == "settings" or (PROVISION / "on-host" / sourced).exists(), path
         if path.suffix != ".sh":
             assert os.access(path, os.X_OK), path
+
+
+ME, OTHERS = "rabbit@10.0.0.1", ["rabbit@10.0.0.2", "rabbit@10.0.0.3"]
+
+
+@pytest.mark.parametrize("active, own, others, left_out", [
+    (True, [ME, *OTHERS], [ME, *OTHERS], False), (True, None, OTHERS, True), (True, [ME], OTHERS, True), (False, None, OTHERS, False),
+    (True, None, [ME, *OTHERS], True), (True, None, OTHERS[:1], False), (True, None, None, False)],
+    ids=["all well", "the others miss it", "two parts", "stopped on purpose", "the others list it, but it waits", "no majority",
+         "no answers"])
+def test_which_broker_the_watch_takes_for_left_out(folder, active, own, others, left_out):
+    """With stand-ins for the programs that it asks; a view is the brokers that run, None: no answer."""
+    (folder / "bin").mkdir()
+    views = {ME: own} | {name: others for name in OTHERS}
+    members = json.dumps({"members": [{"peerURLs": [f"https://{name.split('@')[1]}:2380"]} for name in views]})
+    answers = "".join(f"*{name}*) echo '{json.dumps({'disk_nodes': [ME, *OTHERS], 'running_nodes': view})}' ;;\n"
+                      for name, view in views.items() if view is not None)
+    for name, body in {"systemctl": "exit 0" if active else "exit 3", "etcdctl": f"echo '{members}'",
+                       "rabbitmqctl": f"case $* in\n{answers}*) exit 64 ;; esac"}.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / "bin" / name).chmod(0o755)
+    shutil.copy(PROVISION / "on-host" / "clusters.sh", folder)
+    functions = (PROVISION / "on-host" / "broker-watch").read_text().removesuffix("main\n")
+    (folder / "watch").write_text(f"{functions}if is_left_out; then echo yes; else echo no; fi\n")
+    asked = subprocess.run(["bash", folder / "watch", ME.split("@")[1]], env={"PATH": f"{folder}/bin:/usr/bin:/bin"},
+                           capture_output=True, text=True)
+    assert asked.stdout == ("yes\n" if left_out else "no\n"), asked.stderr
 
 
 def test_the_hook_for_aws(folder):
