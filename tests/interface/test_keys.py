@@ -87,6 +87,13 @@ def test_pause_and_resume(view, database, group):
     pane.wait("resumed", without=["PAUSED"])
 
 
+def test_pausing_a_group_without_a_live_heir_says_so(view, database, group):
+    pane = view(database)
+    pane.wait("next in line")
+    pane.keys("p")
+    pane.wait("no live heir, and nobody takes over")
+
+
 def test_only_the_dead_are_removed(view, database, group):
     group.accede("ada")
     pane = view(database)
