@@ -116,7 +116,8 @@ static void prepare_pause(struct desk *self, const struct model *model, int64_t 
     else if (model->snapshot.paused)
         ask(self, DESK_RESUME, "Resume the group? Takeovers happen again.");
     else if (first && first->role == MODEL_HEIR && first->live)
-        ask(self, DESK_PAUSE, "Pause the group? %s goes on, and nobody takes over, not even if its node is lost.", first->node);
+        ask(self, DESK_PAUSE, "Pause the group? %s goes on, and nobody takes over, not even if its node is lost.",
+            first->node);
     else
         ask(self, DESK_PAUSE, "Pause the group? It has no live heir, and nobody takes over until it is resumed.");
 }
