@@ -236,7 +236,6 @@ def test_a_broker_that_does_not_come_back_by_itself_is_restarted(fine):
     assert " BAD " in fine("status", "q3", expect=1)
     fine.wait_until_fine("q3", timeout=420)
     assert "restarting rabbitmq-server" in q3("journalctl", "--unit", "heirflow-broker-watch", "--output", "cat").stdout
-    assert "timed out" not in q3("journalctl", "--unit", "rabbitmq-server", "--output", "cat").stdout, "it waited for a stop that hung"
 
 
 def test_a_queue_host_with_a_new_disk(fine):

@@ -576,6 +576,20 @@ def test_which_broker_the_watch_takes_for_left_out(folder, active, own, others, 
     assert asked.stdout == ("yes\n" if left_out else "no\n"), asked.stderr
 
 
+@pytest.mark.parametrize("state, killed", [("deactivating", True), ("activating", False)])
+def test_the_watch_kills_a_broker_that_does_not_stop(folder, state, killed):
+    """With stand-ins of systemctl, which notes what it is asked for, and of sleep."""
+    (folder / "bin").mkdir()
+    for name, body in {"sleep": "exit 0", "systemctl": f'echo "$1" >>{folder}/asked; [ "$1" != show ] || echo {state}'}.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / "bin" / name).chmod(0o755)
+    shutil.copy(PROVISION / "on-host" / "clusters.sh", folder)
+    functions = (PROVISION / "on-host" / "broker-watch").read_text().removesuffix("main\n")
+    (folder / "watch").write_text(f"{functions}restart\n")
+    subprocess.run(["bash", folder / "watch", "10.0.0.1"], env={"PATH": f"{folder}/bin:/usr/bin:/bin"}, check=True)
+    assert (folder / "asked").read_text().split() == ["restart", "show"] + ["kill"] * killed
+
+
 def test_the_hook_for_aws(folder):
     """With stand-ins for AWS's programs and what an instance is told of itself."""
     told = {"mac": "0e:49:61:0f:c3:11", "placement/region": "eu-central-1",
