@@ -552,6 +552,19 @@ def test_what_hosts_run_is_complete():
 ME, OTHERS = "rabbit@10.0.0.1", ["rabbit@10.0.0.2", "rabbit@10.0.0.3"]
 
 
+def watch(folder, command, stand_ins):
+    """Runs one command with the functions of the broker's watch; `stand_ins` are the bodies of the programs that it calls."""
+    (folder / "bin").mkdir()
+    for name, body in stand_ins.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / "bin" / name).chmod(0o755)
+    shutil.copy(PROVISION / "on-host" / "clusters.sh", folder)
+    functions = (PROVISION / "on-host" / "broker-watch").read_text().removesuffix("main\n")
+    (folder / "watch").write_text(f"{functions}{command}\n")
+    return subprocess.run(["bash", folder / "watch", ME.split("@")[1]], env={"PATH": f"{folder}/bin:/usr/bin:/bin"},
+                          capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("active, own, others, left_out", [
     (True, [ME, *OTHERS], [ME, *OTHERS], False), (True, None, OTHERS, True), (True, [ME], OTHERS, True), (False, None, OTHERS, False),
     (True, None, [ME, *OTHERS], True), (True, None, OTHERS[:1], False), (True, None, None, False)],
@@ -559,34 +572,21 @@ ME, OTHERS = "rabbit@10.0.0.1", ["rabbit@10.0.0.2", "rabbit@10.0.0.3"]
          "no answers"])
 def test_which_broker_the_watch_takes_for_left_out(folder, active, own, others, left_out):
     """With stand-ins for the programs that it asks; a view is the brokers that run, None: no answer."""
-    (folder / "bin").mkdir()
     views = {ME: own} | {name: others for name in OTHERS}
     members = json.dumps({"members": [{"peerURLs": [f"https://{name.split('@')[1]}:2380"]} for name in views]})
     answers = "".join(f"*{name}*) echo '{json.dumps({'disk_nodes': [ME, *OTHERS], 'running_nodes': view})}' ;;\n"
                       for name, view in views.items() if view is not None)
-    for name, body in {"systemctl": "exit 0" if active else "exit 3", "etcdctl": f"echo '{members}'",
-                       "rabbitmqctl": f"case $* in\n{answers}*) exit 64 ;; esac"}.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
-        (folder / "bin" / name).chmod(0o755)
-    shutil.copy(PROVISION / "on-host" / "clusters.sh", folder)
-    functions = (PROVISION / "on-host" / "broker-watch").read_text().removesuffix("main\n")
-    (folder / "watch").write_text(f"{functions}if is_left_out; then echo yes; else echo no; fi\n")
-    asked = subprocess.run(["bash", folder / "watch", ME.split("@")[1]], env={"PATH": f"{folder}/bin:/usr/bin:/bin"},
-                           capture_output=True, text=True)
+    asked = watch(folder, "if is_left_out; then echo yes; else echo no; fi", {
+        "systemctl": "exit 0" if active else "exit 3", "etcdctl": f"echo '{members}'",
+        "rabbitmqctl": f"case $* in\n{answers}*) exit 64 ;; esac"})
     assert asked.stdout == ("yes\n" if left_out else "no\n"), asked.stderr
 
 
 @pytest.mark.parametrize("state, killed", [("deactivating", True), ("activating", False)])
 def test_the_watch_kills_a_broker_that_does_not_stop(folder, state, killed):
     """With stand-ins of systemctl, which notes what it is asked for, and of sleep."""
-    (folder / "bin").mkdir()
-    for name, body in {"sleep": "exit 0", "systemctl": f'echo "$1" >>{folder}/asked; [ "$1" != show ] || echo {state}'}.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
-        (folder / "bin" / name).chmod(0o755)
-    shutil.copy(PROVISION / "on-host" / "clusters.sh", folder)
-    functions = (PROVISION / "on-host" / "broker-watch").read_text().removesuffix("main\n")
-    (folder / "watch").write_text(f"{functions}restart\n")
-    subprocess.run(["bash", folder / "watch", "10.0.0.1"], env={"PATH": f"{folder}/bin:/usr/bin:/bin"}, check=True)
+    watch(folder, "restart", {
+        "sleep": "exit 0", "systemctl": f'echo "$1" >>{folder}/asked; [ "$1" != show ] || echo {state}'}).check_returncode()
     assert (folder / "asked").read_text().split() == ["restart", "show"] + ["kill"] * killed
 
 
