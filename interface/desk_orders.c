@@ -109,15 +109,15 @@ static void prepare_switchover(struct desk *self, const struct model *model, int
 
 static void prepare_pause(struct desk *self, const struct model *model, int64_t now_ms)
 {
-    const struct model_member *first = model->snapshot.member_count ? &model->snapshot.members[0] : NULL;
+    const struct model_member *heir = model_heir(model);
     self->order = (struct desk_order){0};
     if (!model->snapshot.exists)
         desk_say(self, DESK_BAD, now_ms, "there is no such group yet");
     else if (model->snapshot.paused)
         ask(self, DESK_RESUME, "Resume the group? Takeovers happen again.");
-    else if (first && first->role == MODEL_HEIR && first->live)
+    else if (heir && heir->live)
         ask(self, DESK_PAUSE, "Pause the group? %s goes on, and nobody takes over, not even if its node is lost.",
-            first->node);
+            heir->node);
     else
         ask(self, DESK_PAUSE, "Pause the group? It has no live heir, and nobody takes over until it is resumed.");
 }

@@ -287,6 +287,12 @@ int model_find_member(const struct model *self, int64_t member_id, const char *n
     return found;
 }
 
+const struct model_member *model_heir(const struct model *self)
+{
+    const struct model_member *first = self->snapshot.members;
+    return self->snapshot.member_count && first->role == MODEL_HEIR ? first : NULL;
+}
+
 void model_take_snapshot(struct model *self, struct model_snapshot *snapshot, int64_t asked_ms, int64_t received_ms)
 {
     free(self->snapshot.members);

@@ -138,6 +138,9 @@ void model_read_older(struct model *self, int64_t after);
 /* The member with this id, else the first of this node, else -1: a registration anew changes the id. */
 int model_find_member(const struct model *self, int64_t member_id, const char *node);
 
+/* The heir, alive or with a lease that has lapsed; NULL: there is none. */
+const struct model_member *model_heir(const struct model *self);
+
 /* The index-th oldest event. */
 const struct model_event *model_event(const struct model *self, int index);
 

@@ -51,8 +51,8 @@ static int put_part(const struct canvas *canvas, int y, int x, enum layout_role 
 static int draw_heir(const struct canvas *canvas, int x)
 {
     const struct model_snapshot *snapshot = &canvas->model->snapshot;
-    const struct model_member *first = snapshot->members;
-    bool lapsed = snapshot->member_count && first->role == MODEL_HEIR && !first->live;
+    const struct model_member *heir = model_heir(canvas->model);
+    bool lapsed = heir && !heir->live;
     enum layout_role role = canvas->stale ? LAYOUT_DIM : lapsed ? LAYOUT_LOST : LAYOUT_HEIR;
     char text[WORDS_TEXT], span[WORDS_SPAN];
     if (!snapshot->heir[0]) {

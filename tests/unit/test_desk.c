@@ -112,6 +112,8 @@ static void asks_before_every_change(void **state)
     model.snapshot.members[0].live = false; /* an heir whose lease has lapsed has no scheduler to hand over */
     order("ada", 'x', "Its node leaves the line", DESK_RETIRE);
     order("ada", 's', "Its wrapper is not running", DESK_START);
+    model.snapshot.paused = false;
+    order(NULL, 'p', "no live heir", DESK_PAUSE);
 }
 
 static void expect_word(const char *node, uint32_t key, const char *word)
