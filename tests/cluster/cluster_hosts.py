@@ -59,7 +59,7 @@ class Node(machines.Machine):
 
 class Cluster:
     """cluster.node("q1") is a fresh host; cluster("q_first", "q1") runs a program of provision/; see below for the rest."""
-    kind, more = Node, {}  # of the hosts; settings beside those that are for all
+    more = {}  # settings beside those that are for all
 
     def __init__(self, image, folder, keep):
         self.image, self.folder, self.nodes, self.keep = image, folder, {}, keep
@@ -77,6 +77,9 @@ class Cluster:
         """What a host of that name boots from."""
         return self.image
 
+    def kind_of(self, _):
+        return Node
+
     def node(self, name):
         """A new host, or one with a new disk."""
         known = self.lab.hosts.get(name) or self.lab.host(name)
@@ -84,7 +87,7 @@ class Cluster:
             self.nodes[name].remove()
         self.write_settings()
         folder = self.folder / f"{name}-{len(list(self.folder.glob(name + '-*')))}"
-        self.nodes[name] = self.kind(self, known, folder).start()
+        self.nodes[name] = self.kind_of(name)(self, known, folder).start()
         return self.nodes[name]
 
     def write_settings(self, **more):
@@ -103,10 +106,10 @@ class Cluster:
         path.write_text("".join(line for line in path.open() if not line.startswith((f"{name},", f"{name} ",
                                                                                      f"{self.lab.hosts[name].address} "))))
 
-    def ssh(self, name, *command):
+    def ssh(self, name, *command, input=None):
         return subprocess.run(["nsenter", f"--net={self.lab.switch.path}", "ssh", "-F", self.folder / "ssh_config", "-i", self.key,
                                "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-o", "StrictHostKeyChecking=no",
-                               "-o", "UserKnownHostsFile=/dev/null", "-l", "admin", name, *command], capture_output=True, text=True)
+                               "-o", "UserKnownHostsFile=/dev/null", "-l", "admin", name, *command], input=input, capture_output=True, text=True)
 
     def begin(self, program, *arguments, **how):
         """As __call__, without waiting."""

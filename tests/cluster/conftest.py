@@ -6,7 +6,7 @@ import pytest
 
 import machines
 import tables
-from cluster_hosts import OFFERED, PREINSTALLED, SYSTEM, Cluster
+from cluster_hosts import OFFERED, PREINSTALLED, SOURCE, SYSTEM, Cluster
 
 LACKING = machines.missing() or next((f"needs {program}: apt-get install {package}" for program, package in (
     ("ssh-keygen", "openssh-client"), ("dpkg-scanpackages", "dpkg-dev")) if not shutil.which(program)), None)
@@ -37,6 +37,13 @@ def cluster(image, worker_folder, outlives_tests):
     made = Cluster(image, worker_folder / "cluster", outlives_tests)
     yield made
     made.remove()
+
+
+@pytest.fixture(scope="session")
+def packages(worker_folder):
+    """Of Heirflow, for this machine's system."""
+    machines.run(SOURCE / "provision" / "package", "--no-install", "--output", worker_folder / "packages")
+    return worker_folder / "packages"
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
