@@ -225,17 +225,23 @@ def publishes(cluster, name, number):
 
 
 def test_a_broker_that_does_not_come_back_by_itself_is_restarted(fine):
-    """Its program is up, and it is none of those that run: as after some cuts of the network. It does not answer, either."""
+    """Its program is up, and it is none of those that run: as after some cuts of the network. Nor does it stop when it is told to."""
     q3 = fine.nodes["q3"]
     q3("systemctl", "stop", "rabbitmq-server")
     q3("systemctl", "start", "heirflow-broker-watch", timeout=300)
     assert q3.show("rabbitmq-server", "ActiveState") == "inactive", "it was stopped on purpose"
     q3("systemctl", "start", "rabbitmq-server", timeout=300)
     fine.wait_until_fine("q3")
-    q3("sh", "-c", "echo 1 >/sys/fs/cgroup$(systemctl show --property ControlGroup --value rabbitmq-server)/cgroup.freeze")
+    q3("rabbitmqctl", "--quiet", "stop_app")
+    hangs = "/run/systemd/system/rabbitmq-server.service.d/hangs.conf"
+    q3("install", "-D", "/dev/stdin", hangs, input="[Service]\nExecStop=\nExecStop=/bin/sleep infinity\n")
+    q3("systemctl", "daemon-reload")
     assert " BAD " in fine("status", "q3", expect=1)
     fine.wait_until_fine("q3", timeout=420)
     assert "restarting rabbitmq-server" in q3("journalctl", "--unit", "heirflow-broker-watch", "--output", "cat").stdout
+    assert "code=killed, status=9/KILL" in q3.journal("rabbitmq-server")
+    q3("rm", hangs)
+    q3("systemctl", "daemon-reload")
 
 
 def test_a_queue_host_with_a_new_disk(fine):
