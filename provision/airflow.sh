@@ -144,7 +144,7 @@ stage_airflow() {
     lock_hash=$(sha256sum "$lock" | cut --characters=-12)
     database=$(libpq_connection "$DB_USER")
     new_stage
-    stage_settings role own_address lock_hash database dags_there AIRFLOW_VERSION AIRFLOW_USER AIRFLOW_HOME AIRFLOW_ADMIN \
+    stage_settings role own_address lock_hash database AIRFLOW_VERSION AIRFLOW_USER AIRFLOW_HOME AIRFLOW_ADMIN \
         AIRFLOW_ADMIN_PASSWORD DB_PASSWORD EFS_IP EFS_PATH WEB_PORT
     mkdir -p "$stage/tree/provision" "$stage/tree/config/airflow"
     stage_file "$source_folder/provision/airflow-environment" tree/provision/airflow-environment

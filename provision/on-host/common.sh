@@ -162,6 +162,18 @@ run_service() {
     fi
 }
 
+# Ends what mounts Airflow's DAGs from an NFS server, and with it the services that read them.
+unmount_dags() {
+    local unit
+    for unit in /etc/systemd/system/*.mount; do
+        if [[ -e $unit ]] && grep -q '^Description=DAGs of Airflow$' "$unit"; then
+            systemctl disable --now "$(basename "$unit")"
+            rm -f "$unit" /etc/systemd/system/*.service.d/airflow-dags.conf
+        fi
+    done
+    systemctl daemon-reload
+}
+
 has_been_claimed() { grep -qxF "$1" "$own_state/roles" 2>/dev/null; } # usage: has_been_claimed ROLE
 
 # Written before anything else is changed, so that nobody takes the host for a free one. usage: claim_role ROLE
