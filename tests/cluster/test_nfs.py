@@ -11,8 +11,9 @@ from processes import wait_for
 QUEUE, DATABASE, SERVER, SCHEDULER, WORKER = "q1", "d1", "n1", "s1", "w1"
 DEMO = SOURCE / "config" / "airflow" / "demo"
 EXPORTED, MOUNTED, MOUNT = "/srv/airflow-dags", "/srv/airflow/shared", "srv-airflow-shared.mount"
-PARSER = "DAG_PROCESSOR" if VERSION == "3" else "SCHEDULER"
-SETTINGS = (f"AIRFLOW__{PARSER}__PARSING_PROCESSES=1", f"AIRFLOW__{PARSER}__MIN_FILE_PROCESS_INTERVAL=120")
+PARSER, KNOWN = ("DAG_PROCESSOR", "not is_stale") if VERSION == "3" else ("SCHEDULER", "is_active")
+SETTINGS = ("DEMO_SCHEDULE=@daily", f"AIRFLOW__{PARSER}__PARSING_PROCESSES=1",
+            f"AIRFLOW__{PARSER}__MIN_FILE_PROCESS_INTERVAL=120")
 
 pytestmark = [pytest.mark.timeout(5400), pytest.mark.skipif(kernel_hosts.missing() is not None, reason=f"{kernel_hosts.missing()}")]
 
@@ -110,7 +111,7 @@ def test_hosts_start_before_the_server(fine):
     server.start()
     told = fine.wait_until_fine(timeout=420)
     assert told.count(f"from {server.address}:{EXPORTED}") == 2
-    assert fine.sql("select count(*) from dag where not is_stale") == [(4,)]
+    assert fine.sql(f"select count(*) from dag where {KNOWN}") == [(4,)]
     assert "tasks ran on" in fine("demo", WORKER, timeout=1800)
 
 
