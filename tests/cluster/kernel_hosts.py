@@ -38,7 +38,7 @@ class KernelNode(Node):
         for _, place in folders:
             (self.root / place[1:]).mkdir(exist_ok=True)
         (self.root / "etc/fstab").write_text("".join(f"none {place} hostfs {folder},ro 0 0\n" for folder, place in folders))
-        shutil.copytree(MODULES, self.root / "usr/lib/modules", symlinks=True)
+        shutil.copytree(MODULES, self.root / "usr/lib/modules", dirs_exist_ok=True)
         machines.run("truncate", "--size=8G", self.disk)
         machines.run("mkfs.ext4", "-q", "-d", self.root, self.disk)
 
