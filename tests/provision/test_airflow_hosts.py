@@ -13,14 +13,14 @@ SERVERS = ("database d1 10.0.0.1", "database d2 10.0.0.2", "queue q1 10.0.0.3", 
 AIRFLOW = ("scheduler s1 10.0.1.1", "scheduler s2 10.0.1.2", "worker w1 10.0.1.3")
 
 SSH = f"""#!{sys.executable}
-import json, os, pathlib, subprocess, sys, uuid
+import json, os, pathlib, subprocess, sys, time, uuid
 folder = pathlib.Path(os.environ["FAKE_SSH"])
 if "-O" in sys.argv:
     sys.exit(0)
 at = sys.argv.index("--")
 host, command = sys.argv[at + 1], " ".join(sys.argv[at + 2:])
 answer = json.loads((folder / "answers.json").read_text()).get(host, {{}})
-name = uuid.uuid4().hex
+name = f"{{time.monotonic_ns():020}}-{{uuid.uuid4().hex}}"  # sorts by when it was called
 def note(**more):
     (folder / f"call-{{name}}").write_text(json.dumps(dict(argv=sys.argv, host=host, command=command) | more))
 if "error" in answer:
@@ -175,8 +175,7 @@ def test_servers_that_come_or_go_are_made_known_to_all_who_name_them(deployment,
 
     def last(name):
         """What it was sent last: settings, and the folder."""
-        stages = [stage for stage in sorted(deployment.stages(), key=lambda path: path.stat().st_mtime)
-                  if f"host={name}\n" in (stage / "settings").read_text()]
+        stages = [stage for stage in deployment.stages() if f"host={name}\n" in (stage / "settings").read_text()]
         lines = (stages[-1] / "settings").read_text().replace("\\", "").splitlines()
         return dict(line.split("=", 1) for line in lines), stages[-1]
     queues = {"q_later": "3 4 5 9", "all": "3 4 5 9", "db_later": "3 4 5", "remove": "3 4"}[change[0]].split()
@@ -230,7 +229,7 @@ def test_what_is_there_goes_first_whatever_the_order_of_the_inventory(deployment
     for host in ("q1", "d1", "d2"):
         deployment.answer(host)
     said = deployment.run("all", inventory(deployment, "queue q1\ndatabase d2\ndatabase d1"), expect=0)
-    databases = [stage for stage in sorted(deployment.stages(), key=lambda path: path.stat().st_mtime_ns) if (stage / "database").exists()]
+    databases = [stage for stage in deployment.stages() if (stage / "database").exists()]
     assert ["host=d1" in (stage / "settings").read_text() for stage in databases] == [True, False], said
 
 
